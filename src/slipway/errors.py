@@ -1,0 +1,48 @@
+"""Errors a user can meet: one type for each exit code of the container contract.
+
+A message names the file, the line or field, what was found and what was wanted. They are
+caught at the two edges only, the command line and HTTP; anything else that reaches an edge is
+our fault and exits with 1.
+"""
+
+
+class SlipwayError(Exception):
+    """An expected failure, shown to the user without a traceback."""
+
+    exit_code = 1
+
+
+class BarMissed(SlipwayError):
+    """A metric does not reach its bar in ``[accept]``."""
+
+    exit_code = 3
+
+
+class DeviceAbsent(SlipwayError):
+    """The device that was asked for is not on this machine."""
+
+    exit_code = 4
+
+
+class DataUnavailable(SlipwayError):
+    """Data or weights are missing, unreachable or have another checksum."""
+
+    exit_code = 5
+
+
+class InputInvalid(SlipwayError):
+    """The content of an input is not what the job takes."""
+
+    exit_code = 6
+
+
+class Retryable(SlipwayError):
+    """The infrastructure failed; the same command may succeed later."""
+
+    exit_code = 33
+
+
+class Stopped(SlipwayError):
+    """SIGTERM came; the work up to the last checkpoint is kept."""
+
+    exit_code = 143

@@ -1,0 +1,1 @@
+"""Outside a container: find, build, run and test jobs. The one importer of docker."""

@@ -1,0 +1,152 @@
+"""``job.toml``: what a job declares about itself, readable without running its code.
+
+The host reads nothing else of a job, and the image carries the same file, so this module
+imports the standard library only. An unknown key is an error: a misspelt bar must not pass.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from slipway.errors import InputInvalid
+
+Base = Literal["base", "torch", "cuda"]
+Spec = TypeVar("Spec")
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+BAR = re.compile(r"(>=|<=) (-?\d+(?:\.\d+)?(?:e-?\d+)?)")
+MEMORY = re.compile(r"\d+(\.\d+)?[mg]")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The least (``>=``) or greatest (``<=``) value a metric may have."""
+
+    sign: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Bar:
+        """Read ``">= 0.985"``; raise ValueError for anything else."""
+        found = BAR.fullmatch(text)
+        if not found:
+            raise ValueError(f"{text!r} is no bar; wanted '>= NUMBER' or '<= NUMBER'")
+        return cls(found[1], float(found[2]))
+
+    def holds(self, value: float) -> bool:
+        """Tell whether ``value`` reaches the bar; NaN never does."""
+        return value >= self.limit if self.sign == ">=" else value <= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.sign} {self.limit:g}"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a container of the job asks of its machine."""
+
+    memory: str = "2g"
+    cpus: float = 2
+    gpus: float = 0
+    minutes: float = 10
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data file: where it comes from and how to know that it is the right one.
+
+    ``file`` is its path below the cache and below ``SLIPWAY_MIRROR`` (``<dataset>/<file>``).
+    ``sha256`` and ``bytes`` are of that file; where ``url`` is an archive, ``member`` names it.
+    ``sample`` is a path inside the job's folder.
+    """
+
+    url: str
+    file: str
+    sha256: str
+    bytes: int
+    licence: str
+    citation: str
+    member: str = ""
+    sample: str = ""
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path."""
+
+    name: str
+    folder: Path
+    title: str
+    question: str
+    base: Base = "base"
+    resources: Resources = Resources()
+    data: Mapping[str, Dataset] = field(default_factory=dict)
+    accept: Mapping[str, Mapping[str, Bar]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> JobSpec:
+        """Read ``folder/job.toml``; raise InputInvalid with the file and key that is wrong."""
+        path = folder / "job.toml"
+        try:
+            table = tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise InputInvalid(f"{path}: no such file; a job's folder holds job.toml") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputInvalid(f"{path}: {error}") from None
+        try:
+            return cls._of(folder, table)
+        except ValueError as error:
+            raise InputInvalid(f"{path}: {error}") from None
+
+    @classmethod
+    def _of(cls, folder: Path, table: dict[str, Any]) -> JobSpec:
+        name = folder.resolve().name
+        if not NAME.fullmatch(name):
+            raise ValueError(f"folder {name!r} is no snake_case name")
+        base = table.get("base", "base")
+        if base not in get_args(Base):
+            raise ValueError(f"base = {base!r}; wanted one of {', '.join(get_args(Base))}")
+        table["resources"] = _build(Resources, table.get("resources", {}), "resources")
+        if not MEMORY.fullmatch(table["resources"].memory):
+            raise ValueError("resources.memory; wanted a size like '512m' or '2g'")
+        datasets = _tables(table, "data").items()
+        table["data"] = {key: _build(Dataset, entry, f"data.{key}") for key, entry in datasets}
+        table["accept"] = {tier: _bars(tier, bars) for tier, bars in _tables(table, "accept").items()}
+        return _build(cls, {"name": name, "folder": folder, **table}, "")
+
+
+def _tables(table: dict[str, Any], key: str) -> dict[str, Any]:
+    found = table.get(key, {})
+    if not isinstance(found, dict) or not all(isinstance(entry, dict) for entry in found.values()):
+        raise ValueError(f"{key} = {found!r}; wanted tables like [{key}.name]")
+    return found
+
+
+def _bars(tier: str, table: Mapping[str, Any]) -> dict[str, Bar]:
+    if tier not in ("real", "sample"):
+        raise ValueError(f"[accept.{tier}]; wanted [accept.real] or [accept.sample]")
+    return {metric: Bar.parse(str(text)) for metric, text in table.items()}
+
+
+def _build(kind: type[Spec], table: Mapping[str, Any], place: str) -> Spec:
+    """Make a dataclass of a table whose keys and types must be exactly its fields."""
+    dot = f"{place}." if place else ""
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"unknown key {dot}{key}; known are {', '.join(sorted(known))}")
+    for key, item in known.items():
+        wanted = item.default is MISSING and item.default_factory is MISSING
+        if wanted and key not in table:
+            raise ValueError(f"{dot}{key} is missing")
+        checks = {"str": str, "int": int, "float": (int, float)}
+        check = checks.get(str(item.type))
+        value = table.get(key)
+        if key in table and check and (not isinstance(value, check) or isinstance(value, bool)):
+            raise ValueError(f"{dot}{key} = {value!r}; wanted {item.type}")
+    return kind(**table)
