@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 DEBIAN = "debian:bookworm-slim"
 SOURCE = "dev.slipway.source"
-PARENTS = {"base": "", "torch": "base", "cuda": "base", "build": ""}
+# What must be there before an image is built; the rest is inside one Dockerfile.
+PARENTS = {"base": [], "build": [], "torch": [], "cuda": ["base", "build"]}
 MEGABYTE = 10**6
 # Where PyTorch publishes wheels without CUDA.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -67,7 +68,7 @@ def build_job(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False
     build["built_from"] = f"{image_name(base)}@{parent.id}"
     context = sources.job_context(spec, build)
     labels = {SOURCE: source, **job_labels(root, spec, base, commit)}
-    arguments = ["--build-arg", f"BASE={image_name(base)}", "-"]
+    arguments = [*_arg("BASE", base), *_arg("BUILD", "build"), "-"]
     return _build(client, root, name, labels, arguments, context)
 
 
@@ -75,10 +76,14 @@ def build_test(client: DockerClient, root: Path, spec: JobSpec) -> Image:
     """Return the job's image with pytest and coverage on top."""
     parent = build_job(client, root, spec)
     recipe = root / "images" / "test.Dockerfile"
-    parts = [recipe, root / "images" / "pytest.txt"]
+    parts = [recipe, root / "images" / "pytest.txt", root / "pyproject.toml"]
     name, source = image_name(f"{spec.name}-test"), sources.digest(root, parts, str(parent.id))
-    arguments = ["--file", str(recipe), "--build-arg", f"BASE={image_name(spec.name)}", str(root)]
-    return _fresh(client, name, source) or _build(client, root, name, {SOURCE: source}, arguments)
+    fresh = _fresh(client, name, source)
+    if fresh:
+        return fresh
+    build_base(client, root, "build")
+    arguments = ["--file", str(recipe), *_arg("IMAGE", spec.name), *_arg("BUILD", "build"), "."]
+    return _build(client, root, name, {SOURCE: source}, arguments)
 
 
 def build_base(client: DockerClient, root: Path, base: str) -> Image:
@@ -87,18 +92,22 @@ def build_base(client: DockerClient, root: Path, base: str) -> Image:
     fresh = _fresh(client, name, source)
     if fresh:
         return fresh
-    if PARENTS[base]:
-        build_base(client, root, PARENTS[base])
-    else:
-        ensure_debian(client, root)
+    for parent in PARENTS[base]:
+        build_base(client, root, parent)
+    ensure_debian(client, root)
     if base == "torch":
         ensure_torch_wheel(root)
-    file = "Dockerfile.cuda" if base == "cuda" else "Dockerfile.base"
-    target = [] if base == "cuda" else ["--target", base]
-    arguments = ["--file", file, *target, "--build-arg", f"BASE={image_name('base')}", "."]
+    if base == "cuda":
+        arguments = ["--file", "Dockerfile.cuda", *_arg("BASE", "base"), *_arg("BUILD", "build")]
+    else:
+        arguments = ["--file", "Dockerfile.base", "--target", base]
     commit, _ = sources.commit_of(root)
     labels = {SOURCE: source, **_image_labels(root, f"slipway {base}", "", commit)}
-    return _build(client, root, name, labels, arguments)
+    return _build(client, root, name, labels, [*arguments, "."])
+
+
+def _arg(variable: str, name: str) -> list[str]:
+    return ["--build-arg", f"{variable}={image_name(name)}"]
 
 
 def _fresh(client: DockerClient, name: str, source: str) -> Image | None:

@@ -22,6 +22,9 @@ RUNNER = click.option(
     help="Where to run; by default in a container, as a process where no engine answers.",
 )
 GPU = click.option("--gpu", is_flag=True, envvar="GPU", help="Use the CUDA base and a GPU.")
+PORT = click.option(
+    "--port", type=click.IntRange(1, 65535), envvar="PORT", default=8080, show_default=True
+)
 VERBATIM = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -92,12 +95,8 @@ def run(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, gp
 
 @cli.command()
 @JOB
-@click.option(
-    "--port", type=click.IntRange(1, 65535), envvar="PORT", default=8080, show_default=True
-)
-@click.option(
-    "--host", "address", default="127.0.0.1", show_default=True, help="0.0.0.0: everyone."
-)
+@PORT
+@click.option("--host", "address", default="127.0.0.1", show_default=True, help="Who may connect.")
 @RUNNER
 @GPU
 @click.pass_obj
@@ -110,9 +109,7 @@ def serve(root: Path, job: str, port: int, address: str, runner: str | None, gpu
 
 @cli.command()
 @JOB
-@click.option(
-    "--port", type=click.IntRange(1, 65535), envvar="PORT", default=8080, show_default=True
-)
+@PORT
 @RUNNER
 @click.pass_obj
 def demo(root: Path, job: str, port: int, runner: str | None) -> int:

@@ -221,7 +221,7 @@ def _feed(container: Container) -> None:
     import socket
 
     wrapped = container.attach_socket(params={"stdin": 1, "stream": 1})
-    connection = getattr(wrapped, "_sock", wrapped)  # a raw socket, hidden in a reader
+    connection: Any = getattr(wrapped, "_sock", wrapped)  # a raw socket, hidden in a reader
     while chunk := os.read(sys.stdin.fileno(), 1 << 16):
         connection.sendall(chunk)
     connection.shutdown(socket.SHUT_WR)

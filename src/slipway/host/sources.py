@@ -13,11 +13,13 @@ from pathlib import Path
 from slipway.spec import JobSpec
 
 # What each image of our own is built from, beside the runtime: files below the project's root.
+BUILD = ["Dockerfile.base", "images/build.txt", "images/install"]
+BASE = [*BUILD, "images/base.txt", "images/bake_fonts.py"]
 PARTS = {
-    "base": ["Dockerfile.base", "images/base.txt"],
-    "torch": ["Dockerfile.base", "images/base.txt", "images/torch.txt"],
-    "cuda": ["Dockerfile.cuda", "Dockerfile.base", "images/base.txt", "images/cuda.txt"],
-    "build": ["Dockerfile.base", "images/build.txt"],
+    "build": BUILD,
+    "base": BASE,
+    "torch": [*BASE, "images/torch.txt"],
+    "cuda": [*BASE, "Dockerfile.cuda", "images/cuda.txt"],
 }
 CACHES = {"__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}
 
@@ -48,8 +50,8 @@ def digest(root: Path, paths: Iterable[Path], *more: str) -> str:
 
 def base_source(root: Path, base: str) -> str:
     """Return the digest of a base image."""
-    paths = [root / part for part in PARTS[base]] + files_below(root / "images" / "install")
-    return digest(root, [*paths, *runtime_files(root)])
+    parts = [root / part for part in PARTS[base]]
+    return digest(root, parts if base == "build" else [*parts, *runtime_files(root)])
 
 
 def job_source(root: Path, spec: JobSpec, base: str) -> str:
