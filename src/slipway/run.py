@@ -190,13 +190,13 @@ class Run:
         code = sorted(self.spec.folder.glob("*.py"))
         return {
             "options": vars(self.options) | self.extra,
-            "data": {path.name: data.sha256_of(path) for path in self._inputs()},
+            "data": self._prepared_hashes(),
             "code": {path.name: data.sha256_of(path) for path in code},
         }
 
-    def _inputs(self) -> list[Path]:
-        folder = self.out / "data"
-        return sorted(path for path in folder.glob("*") if path.is_file())
+    def _prepared_hashes(self) -> dict[str, str]:
+        files = sorted(path for path in (self.out / "data").glob("*") if path.is_file())
+        return {path.name: data.sha256_of(path) for path in files}
 
     def _prepared_tiers(self) -> set[str]:
         record = read_json(self.out / "run.json")
@@ -204,22 +204,34 @@ class Run:
         return {entry["tier"] for entry in datasets.values()}
 
     def start(self) -> None:
-        """Make the folders, take what later stages left out of the way, and heed SIGTERM."""
+        """Make the folder of the artifacts and heed SIGTERM."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            for name in ("metrics.json", "run.json", "report.json"):
-                self._forget(self.out / name)
         except OSError as error:
             raise DataUnavailable(f"{self.out}: cannot be written ({error.strerror})") from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._stop)
 
     def finish(self) -> None:
-        """Write metrics, record and report pieces of this verb; its checkpoint has served."""
-        write_json(self.out / "metrics.json", self.metrics, self.verb)
-        write_json(self.out / "run.json", self.record(), self.verb)
-        write_json(self.out / "report.json", self.pieces, self.verb)
+        """Write metrics, record and report pieces of this verb; its checkpoint has served.
+
+        What later stages recorded goes: it was about data or a model that are no more.
+        """
+        self._put(self.out / "metrics.json", self.metrics)
+        self._put(self.out / "run.json", self.record())
+        self._put(self.out / "report.json", self.pieces)
         self._checkpoint.unlink(missing_ok=True)
+
+    def check_split(self) -> None:
+        """Raise InputInvalid when the split files are not those that the model was trained on.
+
+        The held-out rows of another split may be rows that the model has seen.
+        """
+        trained = read_json(self.out / "run.json").get("train", {}).get("prepared")
+        if trained is not None and trained != self._prepared_hashes():
+            raise InputInvalid(
+                f"{self.out / 'data'}: the split has changed since train; run train again"
+            )
 
     def record(self) -> dict[str, Any]:
         """Return how this run came about: code, data, options, machine, time and memory."""
@@ -234,7 +246,7 @@ class Run:
                 name: {"tier": source.tier, "sha256": source.sha256, "file": source.path.name}
                 for name, source in self.sources.items()
             },
-            "prepared": {path.name: data.sha256_of(path) for path in self._inputs()},
+            "prepared": self._prepared_hashes(),
             "built": built(self.spec),
             "image": os.environ.get("SLIPWAY_IMAGE", "unknown"),
             "python": platform.python_version(),
@@ -242,13 +254,13 @@ class Run:
             "versions": {dist.name: dist.version for dist in sorted(distributions(), key=_name)},
         }
 
-    def _forget(self, path: Path) -> None:
-        """Drop this stage's part of a record, and the parts of the stages that follow it."""
-        gone = STAGES[STAGES.index(self.verb) :] if self.verb in STAGES else (self.verb,)
-        kept = {verb: part for verb, part in read_json(path).items() if verb not in gone}
-        if path.exists():
-            with data.written(path) as part:
-                part.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
+    def _put(self, path: Path, part: Any) -> None:
+        """Set this verb's part of a JSON file, sorted, so that equal content gives equal bytes."""
+        later = STAGES[STAGES.index(self.verb) :] if self.verb in STAGES else ()
+        kept = {verb: old for verb, old in read_json(path).items() if verb not in later}
+        with data.written(path) as file:
+            content = kept | {self.verb: part}
+            file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
     def _stop(self, *_: object) -> None:
         if self.stopping:
@@ -293,13 +305,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputInvalid(f"{path}: holds {type(found).__name__}; wanted an object")
     return found
-
-
-def write_json(path: Path, value: Any, verb: str) -> None:
-    """Put a verb's part into a JSON file, sorted, so that equal content gives equal bytes."""
-    content = read_json(path) | {verb: value}
-    with data.written(path) as part:
-        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def _name(dist: Any) -> str:

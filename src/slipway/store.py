@@ -20,6 +20,7 @@ from slipway.errors import DataUnavailable, InputInvalid
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 IDENTITY = re.compile(r'("__id__": |"file": ")(\d+)')
+STOP_WORDS = re.compile(r'("_stop_words_id": \{[^{}]*"content": ")\d+')
 SKOPS, ONNX = "model.skops", "model.onnx"
 
 
@@ -81,7 +82,8 @@ def _normalise(path: Path) -> None:
     """Rewrite a skops archive so that its bytes depend on the model alone.
 
     skops names an object by its address in memory; here each gets the number of its first
-    appearance instead, and every entry the same date.
+    appearance instead, and every entry the same date. A text vectorizer also keeps the address
+    of its stop words, only to warn once about them.
     """
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -89,6 +91,7 @@ def _normalise(path: Path) -> None:
     order = list(dict.fromkeys(found[2] for found in IDENTITY.finditer(schema)))
     number = {address: str(place) for place, address in enumerate(order)}
     schema = IDENTITY.sub(lambda found: found[1] + number[found[2]], schema)
+    schema = STOP_WORDS.sub(r"\g<1>0", schema)
     renamed = {_renumber(name, number): content for name, content in entries.items()}
     with zipfile.ZipFile(path, "w") as archive:
         for name in ["schema.json", *sorted(renamed)]:

@@ -179,6 +179,7 @@ def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
     run.start()
     arguments = own | _asked(function, vars(options))
     if name == "evaluate":
+        run.check_split()
         arguments["model"] = job.load(out / "model")
     say(f"{name}: seed {options.seed}, device {run.device}")
     result = function(run, **arguments)
