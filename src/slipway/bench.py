@@ -50,7 +50,7 @@ def measure(job: Job, out: Path, seconds: float) -> str:
 
 
 def _timed(job: Job, model: Any, rows: list[Any], seconds: float) -> dict[str, float]:
-    took = []
+    took: list[float] = []
     end = time.perf_counter() + seconds
     while len(took) < 3 or time.perf_counter() < end:
         started = time.perf_counter()

@@ -86,7 +86,8 @@ def render(spec: JobSpec, out: Path) -> Path:
 def card_text(spec: JobSpec, out: Path) -> str:
     """Return the model card in Markdown; without a run it says that there are no figures."""
     records = read_json(out / "run.json")
-    return _page("card.md").render(spec=spec, rows=judged(spec, out), records=records).strip()
+    text = _page("card.md").render(spec=spec, rows=judged(spec, out), records=records)
+    return str(text).strip()
 
 
 def _page(name: str) -> Any:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
@@ -143,7 +143,7 @@ class Run:
         self, items: Iterable[Item], label: str, total: int | None = None
     ) -> Iterator[Item]:
         """Yield ``items`` and show how far it is: a bar on a terminal, plain lines elsewhere."""
-        count = total if total is not None else len(items) if hasattr(items, "__len__") else None
+        count = len(items) if total is None and isinstance(items, Sized) else total
         if sys.stderr.isatty():
             with click.progressbar(items, length=count, label=label, file=sys.stderr) as bar:
                 yield from bar

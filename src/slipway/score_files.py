@@ -8,7 +8,6 @@ skips a shard that was finished from the same input, model and options.
 from __future__ import annotations
 
 import csv
-import hashlib
 import itertools
 import json
 import os
@@ -142,7 +141,11 @@ class _Errors:
     """``errors.jsonl`` beside the output, made when the first bad row comes."""
 
     def __init__(self, output: Path | None, stack: ExitStack) -> None:
-        name = "errors.jsonl" if not output or "part-" not in output.name else f"errors-{output.stem}.jsonl"
+        name = (
+            "errors.jsonl"
+            if not output or "part-" not in output.name
+            else f"errors-{output.stem}.jsonl"
+        )
         self.path = output.with_name(name) if output else None
         self.stack = stack
         self.file: IO[str] | None = None

@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +48,7 @@ class Service:
     model: Any = None
     model_id: str = ""
     state: str = "loading"
-    draining: bool = False
+    draining: Callable[[], bool] = lambda: False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -73,7 +74,9 @@ class Service:
         except Exception as error:
             self.state = str(error)
             level = logging.ERROR
-            log.log(level, "model not loaded: %s", error, exc_info=not isinstance(error, SlipwayError))
+            log.log(
+                level, "model not loaded: %s", error, exc_info=not isinstance(error, SlipwayError)
+            )
             return
         self.state = "ready"
         self.ready.set(1)
@@ -110,10 +113,19 @@ class Service:
 
 
 def create_app(
-    job: Job, out: Path, score_log: str | None = None, *, background: bool = True
+    job: Job,
+    out: Path,
+    score_log: str | None = None,
+    *,
+    background: bool = True,
+    draining: Callable[[], bool] = lambda: False,
 ) -> Flask:
-    """Make the Flask app of a job whose model is in ``out/model``."""
-    service = Service(job, out, score_log)
+    """Make the Flask app of a job whose model is in ``out/model``.
+
+    ``draining`` tells when the server is about to leave; with ``background`` off the app is
+    returned only when the model is warm.
+    """
+    service = Service(job, out, score_log, draining=draining)
     app = Flask("slipway", template_folder=str(PAGES), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = job.row.max_bytes
     app.extensions["slipway"] = service
@@ -139,9 +151,9 @@ def _health_routes(app: Flask, service: Service) -> None:
     @app.get("/readyz")
     @app.get("/healthz")
     def readyz() -> tuple[Response, int]:
-        if service.state == "ready" and not service.draining:
+        if service.state == "ready" and not service.draining():
             return jsonify(ready=True), 200
-        return jsonify(ready=False, reason="draining" if service.draining else service.state), 503
+        return jsonify(ready=False, reason="draining" if service.draining() else service.state), 503
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -237,4 +249,6 @@ def _our_fault(error: Exception) -> tuple[Response, int]:
 def _counted(service: Service, answer: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "unknown"
     service.requests.labels(route, str(answer.status_code)).inc()
+    if service.draining():
+        answer.headers["Connection"] = "close"
     return answer

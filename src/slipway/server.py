@@ -1,14 +1,17 @@
 """Serve a scorer with granian: it binds at once, and on SIGTERM drains before it leaves.
 
-Draining: ``/readyz`` turns 503 so that a balancer looks elsewhere, requests that are under way
-or come over an open connection are still answered, then the process ends, within 25 s.
+Draining: ``/readyz`` turns 503 so that a balancer looks elsewhere. For `DRAIN_SECONDS` every
+request is still answered, and its answer closes the connection; then the listener goes, what
+is under way is finished, and the process ends, within 25 s in all.
 """
 
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import socket
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
     from slipway.job import Job
 
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT")
-DRAIN_SECONDS = 25
+DRAIN_SECONDS = 5
+FINISH_SECONDS = 18
+BACKLOG = 1024
 
 
 def choose_port(port: int | None) -> int:
@@ -40,29 +45,46 @@ def choose_port(port: int | None) -> int:
 def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: str | None) -> None:
     """Serve until SIGTERM or SIGINT. Raises DataUnavailable when the port cannot be had."""
     from granian.constants import HTTPModes, Interfaces
-    from granian.server import Server
+    from granian.server.mp import MPServer
 
     job.row.model_json_schema()  # a job without a scorer is told before the port is bound
     chosen = choose_port(port)
     _check_free(host, chosen)
     logging.getLogger("slipway").info("serving %s on http://%s:%d", job.spec.name, host, chosen)
-    Server(
+    flag = mmap.mmap(-1, 1)  # shared with the worker, which is forked
+
+    class Draining(MPServer):
+        """Granian that lets clients go before it stops."""
+
+        def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+            if flag[0]:
+                return
+            flag[0] = 1
+            logging.getLogger("slipway").info("SIGTERM: draining for %d s", DRAIN_SECONDS)
+            leave = threading.Timer(DRAIN_SECONDS, super().signal_handler_interrupt)
+            leave.daemon = True
+            leave.start()
+
+    Draining(
         "slipway",
         address=host,
         port=chosen,
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
+        websockets=False,
         workers=1,
-        blocking_threads=max(8, 4 * (os.cpu_count() or 1)),
-        workers_kill_timeout=DRAIN_SECONDS,
-        log_dictconfig={"loggers": {"_granian": {"handlers": [], "propagate": True}}},
-    ).serve(target_loader=partial(_app, job, out, score_log))
+        blocking_threads=2 * (os.cpu_count() or 1),
+        backpressure=BACKLOG,
+        backlog=BACKLOG,
+        workers_kill_timeout=FINISH_SECONDS,
+        log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
+    ).serve(target_loader=partial(_app, job, out, score_log, flag))
 
 
-def _app(job: Job, out: Path, score_log: str | None, _: str) -> Any:
+def _app(job: Job, out: Path, score_log: str | None, flag: mmap.mmap, _: str) -> Any:
     from slipway.scorer import create_app
 
-    return create_app(job, out, score_log)
+    return create_app(job, out, score_log, draining=lambda: bool(flag[0]))
 
 
 def _check_free(host: str, port: int) -> None:

@@ -62,7 +62,7 @@ class Tracker:
         found = self.client.search_model_versions(f"name='{self.model_name}'")
         aliases = self._aliases()
         for version in sorted(found, key=lambda entry: -int(entry.version)):
-            logged = self.client.get_run(version.run_id)
+            logged = self.client.get_run(str(version.run_id))
             yield {
                 "version": int(version.version),
                 "name": logged.info.run_name,
@@ -92,8 +92,11 @@ class Tracker:
         place = None if remote else (self.run.out / "mlruns").resolve().as_uri()
         try:
             return str(self.client.create_experiment(self.run.spec.name, place))
-        except MlflowException:  # another container made it in between
-            return str(self.client.get_experiment_by_name(self.run.spec.name).experiment_id)
+        except MlflowException as error:
+            found = self.client.get_experiment_by_name(self.run.spec.name)
+            if not found:  # else another container made it in between
+                raise Retryable(f"MLflow: {error}") from None
+            return str(found.experiment_id)
 
     def _tags(self) -> dict[str, Any]:
         record = self.run.record()

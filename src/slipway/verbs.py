@@ -195,7 +195,9 @@ def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
 
 def _asked(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """Return the common options that a function names among its parameters."""
-    return {name: options[name] for name in inspect.signature(function).parameters if name in options}
+    return {
+        name: options[name] for name in inspect.signature(function).parameters if name in options
+    }
 
 
 def _keep(job: Job, run: Run, model: Any) -> None:
@@ -203,7 +205,9 @@ def _keep(job: Job, run: Run, model: Any) -> None:
     from slipway.track import Tracker
 
     store.save(model, run.out / "model")
-    params = {key: value for key, value in (vars(run.options) | run.extra).items() if value is not None}
+    params = {
+        key: value for key, value in (vars(run.options) | run.extra).items() if value is not None
+    }
     Tracker(run).log("train", params, run.metrics, model, stage="candidate")
 
 
@@ -220,7 +224,9 @@ def conclude(job: Job, run: Run) -> None:
     click.echo(f"report  {shown_path(run.out / 'report.html')}")
     missed = [row for row in rows if row["verdict"] == "missed"]
     if missed:
-        told = "; ".join(f"{row['metric']} is {row['value']:.4f}, wanted {row['bar']}" for row in missed)
+        told = "; ".join(
+            f"{row['metric']} is {row['value']:.4f}, wanted {row['bar']}" for row in missed
+        )
         raise BarMissed(f"{told} (tier {run.tier})")
 
 
@@ -234,7 +240,9 @@ def _score(job: Job) -> click.Command:
     @click.command("score")
     @click.argument("source", metavar="INPUT")
     @click.argument("target", metavar="OUTPUT")
-    @click.option("--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0).")
+    @click.option(
+        "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
+    )
     @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
     @OUT
     def score(source: str, target: str, shard: str | None, batch_size: int, out: Path) -> None:
@@ -311,7 +319,9 @@ def _models(job: Job) -> click.Command:
     from slipway.track import STAGES as REGISTRY
 
     @click.command("models")
-    @click.option("--promote", type=(int, click.Choice(REGISTRY)), default=None, metavar="VERSION STAGE")
+    @click.option(
+        "--promote", type=(int, click.Choice(REGISTRY)), default=None, metavar="VERSION STAGE"
+    )
     @OUT
     def models(promote: tuple[int, str] | None, out: Path) -> None:
         """List the registered models, or give one a stage."""
@@ -321,8 +331,11 @@ def _models(job: Job) -> click.Command:
         if promote:
             tracker.promote(*promote)
         for entry in tracker.versions():
-            figures = " ".join(f"{name}={value:.4f}" for name, value in sorted(entry["metrics"].items()))
-            click.echo(f"{entry['version']:>4} {entry['name']:<20} {','.join(entry['stages']):<12} {figures}")
+            stages = ",".join(entry["stages"])
+            figures = " ".join(
+                f"{name}={value:.4f}" for name, value in sorted(entry["metrics"].items())
+            )
+            click.echo(f"{entry['version']:>4} {entry['name']:<20} {stages:<12} {figures}")
 
     return models
 
@@ -331,15 +344,21 @@ def describe(job: Job) -> dict[str, Any]:
     """Return all that can be said of a job without its data."""
     spec = job.spec
     found: dict[str, Any] = {
-        "name": spec.name, "title": spec.title, "question": spec.question, "base": spec.base,
+        "name": spec.name,
+        "title": spec.title,
+        "question": spec.question,
+        "base": spec.base,
         "resources": vars(spec.resources),
         "data": {name: vars(entry) for name, entry in spec.data.items()},
-        "accept": {tier: {k: str(bar) for k, bar in bars.items()} for tier, bars in spec.accept.items()},
-        "verbs": {
-            name: {"help": command.help, "options": [option.to_info_dict() for option in command.params]}
-            for name, command in command_line(job).commands.items()
+        "accept": {
+            tier: {metric: str(bar) for metric, bar in bars.items()}
+            for tier, bars in spec.accept.items()
         },
-    }  # fmt: skip
+        "verbs": {
+            name: {"help": verb.help, "options": [option.to_info_dict() for option in verb.params]}
+            for name, verb in command_line(job).commands.items()
+        },
+    }
     if job.scorer:
         found["input"] = job.row.model_json_schema()
         found["output"] = job.answer.model_json_schema()
