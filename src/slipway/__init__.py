@@ -21,7 +21,7 @@ _HOME = {
     "Input": "slipway.types",
     "Output": "slipway.types",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the one table says both
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

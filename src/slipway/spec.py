@@ -116,7 +116,9 @@ class JobSpec:
             raise ValueError("resources.memory; wanted a size like '512m' or '2g'")
         datasets = _tables(table, "data").items()
         table["data"] = {key: _build(Dataset, entry, f"data.{key}") for key, entry in datasets}
-        table["accept"] = {tier: _bars(tier, bars) for tier, bars in _tables(table, "accept").items()}
+        table["accept"] = {
+            tier: _bars(tier, bars) for tier, bars in _tables(table, "accept").items()
+        }
         return _build(cls, {"name": name, "folder": folder, **table}, "")
 
 
@@ -144,7 +146,8 @@ def _build(kind: type[Spec], table: Mapping[str, Any], place: str) -> Spec:
         wanted = item.default is MISSING and item.default_factory is MISSING
         if wanted and key not in table:
             raise ValueError(f"{dot}{key} is missing")
-        checks = {"str": str, "int": int, "float": (int, float)}
+        checks: dict[str, tuple[type, ...]]
+        checks = {"str": (str,), "int": (int,), "float": (int, float)}
         check = checks.get(str(item.type))
         value = table.get(key)
         if key in table and check and (not isinstance(value, check) or isinstance(value, bool)):

@@ -1,0 +1,186 @@
+"""Find a dataset's file: the cache, the mirror, the official address, or the job's sample.
+
+The tier says what a figure was measured on. `real` and `mirror` are the same bytes (one
+checksum), `sample` ships with the job, `own` is the user's file. Tiers never mix in one run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway.errors import DataUnavailable
+from slipway.spec import Dataset, JobSpec
+
+TIERS = ("auto", "real", "mirror", "sample")
+CHUNK = 1 << 20
+CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is there and right: its path, tier and sha256."""
+
+    path: Path
+    tier: str
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return the folder of downloaded files: ``SLIPWAY_DATA``, else ``/data``."""
+    return Path(os.environ.get("SLIPWAY_DATA", "/data"))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(spec: JobSpec, name: str, wish: str = "auto") -> Source:
+    """Return dataset ``name`` from the tier that ``wish`` names, or its best tier (``auto``).
+
+    ``wish`` may also be a file of the user's own, as ``PATH`` or ``NAME=PATH``. Raises
+    DataUnavailable when no tier has it, a checksum differs, or the wished tier is absent.
+    """
+    if name not in spec.data:
+        known = ", ".join(spec.data) or "none"
+        raise DataUnavailable(f"{spec.folder / 'job.toml'}: no [data.{name}]; there is {known}")
+    dataset = spec.data[name]
+    if wish not in TIERS:
+        return _own(name, wish)
+    if wish == "sample":
+        return _sample(spec, name, dataset)
+    reasons = []
+    for tier in ("mirror", "real") if wish == "auto" else (wish,):
+        try:
+            return _cached(dataset, tier) or _fetched(dataset, tier)
+        except DataUnavailable as error:
+            if "sha256" in str(error):  # a wrong file is never passed over in silence
+                raise
+            reasons.append(f"{tier}: {error}")
+    if wish == "auto" and dataset.sample:
+        say(f"data: {name} comes from the sample ({'; '.join(reasons)})")
+        return _sample(spec, name, dataset)
+    raise DataUnavailable(f"dataset {name}: {'; '.join(reasons)}")
+
+
+def say(message: str) -> None:
+    """Tell the user something on stderr, where results do not go."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def _own(name: str, wish: str) -> Source:
+    given, _, path = wish.rpartition("=")
+    if given and given != name:
+        raise DataUnavailable(f"--data {wish}: this job's dataset is {name}")
+    file = Path(path)
+    if not file.exists():
+        raise DataUnavailable(
+            f"--data {wish}: no such file; wanted one of {', '.join(TIERS)} or a path"
+        )
+    return Source(file, "own", sha256_of(file) if file.is_file() else "")
+
+
+def _sample(spec: JobSpec, name: str, dataset: Dataset) -> Source:
+    if not dataset.sample:
+        raise DataUnavailable(f"dataset {name} has no sample; try --data real")
+    path = spec.folder / dataset.sample
+    if not path.is_file():
+        raise DataUnavailable(f"{path}: no such file; job.toml names it as the sample of {name}")
+    return Source(path, "sample", sha256_of(path))
+
+
+def _cached(dataset: Dataset, tier: str) -> Source | None:
+    """Return the cached file when it came by this tier; a file put there by hand is real."""
+    path = cache_folder() / dataset.file
+    if not path.is_file():
+        return None
+    note = path.with_name(path.name + ".tier")
+    brought = note.read_text("utf-8").strip() if note.is_file() else "real"
+    return Source(path, brought, _checked(path, dataset)) if brought == tier else None
+
+
+def _fetched(dataset: Dataset, tier: str) -> Source:
+    if tier == "real":
+        return _download(dataset, dataset.url, "real", dataset.member)
+    mirror = os.environ.get("SLIPWAY_MIRROR", "")
+    if not mirror:
+        raise DataUnavailable("SLIPWAY_MIRROR is not set")
+    if "://" in mirror:
+        return _download(dataset, f"{mirror.rstrip('/')}/{dataset.file}", "mirror", "")
+    path = Path(mirror) / dataset.file
+    if not path.is_file():
+        raise DataUnavailable(f"{path}: no such file")
+    return Source(path, "mirror", _checked(path, dataset))
+
+
+def _checked(path: Path, dataset: Dataset) -> str:
+    found = sha256_of(path)
+    if found != dataset.sha256:
+        raise DataUnavailable(f"{path}: sha256 is {found}; wanted {dataset.sha256}")
+    return found
+
+
+def _download(dataset: Dataset, url: str, tier: str, member: str) -> Source:
+    """Bring a file into the cache: whole and with the right checksum, or not at all."""
+    target = cache_folder() / dataset.file
+    say(f"data: fetching {url} ({dataset.bytes / 1e6:.1f} MB)\ndata: licence {dataset.licence}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            fetched = _retrieve(url, Path(folder) / "download")
+            if member:
+                fetched = _extract(fetched, member, Path(folder) / "member", dataset.bytes)
+            digest = _checked(fetched, dataset)
+            fetched.replace(target)
+            target.with_name(target.name + ".tier").write_text(tier, "utf-8")
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise DataUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
+    except OSError as error:
+        raise DataUnavailable(f"{target}: cannot be written ({error.strerror or error})") from None
+    return Source(target, tier, digest)
+
+
+def _retrieve(url: str, path: Path) -> Path:
+    with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, path.open("wb") as file:
+        shutil.copyfileobj(answer, file, CHUNK)
+    return path
+
+
+def _extract(archive: Path, member: str, path: Path, size: int) -> Path:
+    """Take one named member of a zip file; its declared size must be the dataset's."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entry = opened.getinfo(member)
+            if entry.file_size != size:
+                raise DataUnavailable(
+                    f"{archive.name}: {member} has {entry.file_size} bytes; wanted {size}"
+                )
+            with opened.open(entry) as source, path.open("wb") as file:
+                shutil.copyfileobj(source, file, CHUNK)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DataUnavailable(f"{archive.name}: no zip archive with {member} ({error})") from None
+    return path
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place only when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

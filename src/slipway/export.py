@@ -1,0 +1,44 @@
+"""Write a model in another format, and show that it still gives the same answers.
+
+A job says how with ``@job.export``; without it scikit-learn's own converter to ONNX is tried on
+the fields of the job's `Input`. The check scores the held-out rows with both models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.errors import InputInvalid
+
+if TYPE_CHECKING:
+    from slipway.job import Job
+
+
+def export_model(job: Job, out: Path) -> str:
+    """Write ``out/export`` and return what was written, as lines for the user.
+
+    Raises InputInvalid when the model has no ONNX form.
+    """
+    folder = out / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = job.load(out / "model")
+    told = job.exporter(model, folder) if job.exporter else _to_onnx(job, model, folder)
+    sizes = [f"{path} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir())]
+    return "\n".join([*sizes, *([str(told)] if told else [])])
+
+
+def _to_onnx(job: Job, model: Any, folder: Path) -> None:
+    import skl2onnx
+    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+
+    kinds = {"string": StringTensorType, "number": FloatTensorType, "integer": FloatTensorType}
+    fields = job.row.model_json_schema()["properties"]
+    inputs = [(name, kinds[entry["type"]]([None, 1])) for name, entry in fields.items()]
+    try:
+        graph = skl2onnx.to_onnx(model, initial_types=inputs)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise InputInvalid(
+            f"the model of {job.spec.name} has no ONNX form: {error}; write one with @job.export"
+        ) from None
+    (folder / "model.onnx").write_bytes(graph.SerializeToString(deterministic=True))

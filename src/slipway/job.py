@@ -1,0 +1,130 @@
+"""A job: plain functions, registered on one object that reads the job's ``job.toml``.
+
+The decorators return a function as it was, so a test calls it directly. `Job` knows what the
+functions are for; `slipway.verbs` turns them into a command line, `slipway.scorer` into HTTP.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slipway import store
+from slipway.errors import InputInvalid
+from slipway.spec import JobSpec
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Job:
+    """What one folder below ``jobs/`` does. Make it with ``Job.here(__file__)``.
+
+    ``trusted`` names the job's own types that may be part of a saved model.
+    """
+
+    spec: JobSpec
+    trusted: Sequence[str] = ()
+    stages: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    scorer: Callable[..., Any] | None = None
+    exporter: Callable[..., Any] | None = None
+
+    @classmethod
+    def here(cls, file: str, trusted: Sequence[str] = ()) -> Job:
+        """Make the job whose folder holds ``file``; InputInvalid where its job.toml is wrong."""
+        return cls(JobSpec.read(Path(file).parent), trusted)
+
+    def prepare(self, function: Function) -> Function:
+        """Register ``(run, ...) -> None``: raw data to split files under ``run.out / "data"``."""
+        return self._stage("prepare", function)
+
+    def train(self, function: Function) -> Function:
+        """Register ``(run, ...) -> model``; the runtime saves, registers and times the model."""
+        return self._stage("train", function)
+
+    def evaluate(self, function: Function) -> Function:
+        """Register ``(run, model, ...) -> None``: metrics and figures on the held-out split."""
+        return self._stage("evaluate", function)
+
+    def score(self, function: Function) -> Function:
+        """Register ``(model, rows: list[Input]) -> list[Output]``: one answer a row, in order."""
+        self.scorer = function
+        return function
+
+    def export(self, function: Function) -> Function:
+        """Register ``(model, folder) -> None``: write the model in another format."""
+        self.exporter = function
+        return function
+
+    def command(self, function: Function) -> Function:
+        """Register ``(run, ...)`` as a verb of the job's own, named like the function."""
+        self.commands[function.__name__.replace("_", "-")] = function
+        return function
+
+    def _stage(self, name: str, function: Function) -> Function:
+        self.stages[name] = function
+        return function
+
+    @property
+    def row(self) -> Any:
+        """The `Input` type of one row, from the annotation of the score function."""
+        return self._scored()[0]
+
+    @property
+    def answer(self) -> Any:
+        """The `Output` type of one answer."""
+        return self._scored()[1]
+
+    def answers(self, model: Any, rows: Sequence[Any]) -> list[Any]:
+        """Score a batch; raise RuntimeError when the job does not give one answer a row."""
+        if self.scorer is None:
+            raise InputInvalid(f"job {self.spec.name} has no @job.score function")
+        found = list(self.scorer(model, list(rows)))
+        if len(found) != len(rows):
+            raise RuntimeError(f"score() gave {len(found)} answers for {len(rows)} rows")
+        return found
+
+    def load(self, folder: Path) -> Any:
+        """Return the model in ``folder``; see `slipway.store.load` for errors."""
+        return store.load(folder, self.trusted)
+
+    def _scored(self) -> tuple[Any, Any]:
+        if self.scorer is None:
+            raise InputInvalid(f"job {self.spec.name} has no @job.score function")
+        names = dict(vars(sys.modules[self.scorer.__module__]))
+        rows, answers = (
+            typing.get_args(_evaluated(self.scorer.__annotations__[key], names))
+            for key in (list(inspect.signature(self.scorer).parameters)[1], "return")
+        )
+        return rows[0], answers[0]
+
+    def main(self) -> None:
+        """Run the command line of this job; see `slipway.verbs`."""
+        from slipway.verbs import main
+
+        main(self)
+
+
+def load_job(folder: Path) -> Job:
+    """Import ``jobs.<name>.job`` of a job's folder and return its ``job``."""
+    if not (folder / "job.py").is_file():
+        raise InputInvalid(f"{folder}: holds no job.py; SLIPWAY_JOB names a job's folder")
+    root = str(folder.resolve().parent.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    found = importlib.import_module(f"jobs.{folder.resolve().name}.job").job
+    if not isinstance(found, Job):
+        raise InputInvalid(f"{folder / 'job.py'}: 'job' is {type(found).__name__}; wanted a Job")
+    return found
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """Resolve one annotation alone: the model's type is often imported for checkers only."""
+    return eval(annotation, names) if isinstance(annotation, str) else annotation

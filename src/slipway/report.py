@@ -1,0 +1,110 @@
+"""The report of a job: one HTML file that opens anywhere, and the model card.
+
+Made of what the verbs recorded (``metrics.json``, ``run.json``, ``report.json`` and the
+pictures), so that train and evaluate may run in different containers.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slipway.data import written
+from slipway.run import read_json
+from slipway.spec import JobSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGES = Path(__file__).parent / "pages"
+ORDER = {"evaluate": 0, "train": 1, "prepare": 2}
+DOTS_PER_INCH = 110
+
+
+def pyplot() -> Any:
+    """Return matplotlib.pyplot, drawing to memory and with a font cache that can be written."""
+    baked = os.environ.get("MPLCONFIGDIR")
+    if baked and not os.access(baked, os.W_OK):
+        writable = Path(tempfile.mkdtemp(prefix="matplotlib-"))
+        shutil.copytree(baked, writable, dirs_exist_ok=True)
+        os.environ["MPLCONFIGDIR"] = str(writable)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as part:
+        figure.savefig(part, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
+    pyplot().close(figure)
+
+
+def judged(spec: JobSpec, out: Path) -> list[dict[str, Any]]:
+    """Return the figures of `evaluate` with their bars: metric, value, bar, verdict.
+
+    Real and mirrored data are the same bytes and share bars; the user's own file has none, and
+    neither has a run with ``--limit``.
+    """
+    record = read_json(out / "run.json").get("evaluate", {})
+    figures = read_json(out / "metrics.json").get("evaluate", {})
+    tier = {"mirror": "real"}.get(record.get("tier", ""), record.get("tier", ""))
+    limited = record.get("options", {}).get("limit") is not None
+    bars = {} if limited else spec.accept.get(tier, {})
+    rows = []
+    for metric in dict.fromkeys([*bars, *figures]):
+        value, bar = figures.get(metric, float("nan")), bars.get(metric)
+        verdict = "" if bar is None else "reached" if bar.holds(value) else "missed"
+        rows.append({"metric": metric, "value": value, "bar": str(bar or ""), "verdict": verdict})
+    return rows
+
+
+def render(spec: JobSpec, out: Path) -> Path:
+    """Write ``report.html`` from what the verbs have recorded so far."""
+    pieces = read_json(out / "report.json")
+    sections = [
+        {"verb": verb, "pieces": [_with_picture(piece, out) for piece in pieces[verb]]}
+        for verb in sorted(pieces, key=lambda verb: ORDER.get(verb, 3))
+        if pieces[verb]
+    ]
+    page = _page("report.html").render(
+        spec=spec, rows=judged(spec, out), sections=sections, records=read_json(out / "run.json")
+    )
+    with written(out / "report.html") as part:
+        part.write_text(page, "utf-8")
+    return out / "report.html"
+
+
+def card_text(spec: JobSpec, out: Path) -> str:
+    """Return the model card in Markdown; without a run it says that there are no figures."""
+    records = read_json(out / "run.json")
+    text = _page("card.md").render(spec=spec, rows=judged(spec, out), records=records)
+    return str(text).strip()
+
+
+def _page(name: str) -> Any:
+    import jinja2
+
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGES),
+        autoescape=name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template(name)
+
+
+def _with_picture(piece: dict[str, Any], out: Path) -> dict[str, Any]:
+    if piece["kind"] != "figure":
+        return piece
+    picture = (out / "report" / f"{piece['name']}.png").read_bytes()
+    return piece | {"picture": base64.b64encode(picture).decode()}

@@ -1,0 +1,311 @@
+"""One run of one verb: what it reads, what it reports, how it stops and resumes.
+
+A `Run` is passed to each of a job's functions and is never global. It keeps three files of the
+artifacts up to date: ``metrics.json`` (figures only, byte-equal for equal runs), ``run.json``
+(everything about how they came about) and the pieces that ``report.html`` is made of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from slipway import data
+from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
+from slipway.spec import JobSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Item = TypeVar("Item")
+
+STAGES = ("prepare", "train", "evaluate")
+STOP_SECONDS = 25
+PLAIN_SECONDS = 5.0
+
+
+@dataclass
+class Options:
+    """The options that every run has; a job's own are arguments of its functions."""
+
+    seed: int = 0
+    device: str = "auto"
+    data: str = "auto"
+    epochs: int | None = None
+    limit: int | None = None
+
+
+@dataclass
+class Run:
+    """What a job's function is given. ``out`` is the folder of the artifacts."""
+
+    spec: JobSpec
+    out: Path
+    verb: str
+    options: Options = field(default_factory=Options)
+    extra: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, data.Source] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    pieces: list[dict[str, Any]] = field(default_factory=list)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.device = pick_device(self.options.device)
+        self.started = datetime.now(UTC)
+        self.clock = time.perf_counter()
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random in this run."""
+        return self.options.seed
+
+    @property
+    def limit(self) -> int | None:
+        """At most so many rows, for a quick look; None for all of them."""
+        return self.options.limit
+
+    @property
+    def epochs(self) -> int | None:
+        """Passes over the training set, when the user asked for a number."""
+        return self.options.epochs
+
+    @property
+    def tier(self) -> str:
+        """The tier of the data behind this run's figures: real, mirror, sample or own."""
+        tiers = {source.tier for source in self.sources.values()} or self._prepared_tiers()
+        if len(tiers) > 1:
+            raise DataUnavailable(f"tiers {', '.join(sorted(tiers))} may not mix in one run")
+        return next(iter(tiers), "none")
+
+    def data(self, name: str) -> Path:
+        """Return the verified file of dataset ``name``; see `slipway.data.find` for errors."""
+        if name not in self.sources:
+            source = data.find(self.spec, name, self.options.data)
+            data.say(f"data: {name} is {source.path} (tier {source.tier})")
+            self.sources[name] = source
+        return self.sources[name].path
+
+    def prepared(self, name: str) -> Path:
+        """Return ``data/name`` of the artifacts, which `prepare` wrote."""
+        path = self.out / "data" / name
+        if not path.is_file():
+            raise DataUnavailable(f"{path}: no such file; run prepare first")
+        return path
+
+    def log(self, **metrics: float) -> None:
+        """Record figures under their names in ``metrics.json``."""
+        self.metrics.update({name: float(value) for name, value in metrics.items()})
+
+    def figure(self, name: str, figure: Figure, caption: str) -> None:
+        """Put a matplotlib figure with a caption into the report, and close it."""
+        from slipway.report import save_figure
+
+        save_figure(figure, self.out / "report" / f"{self.verb}-{name}.png")
+        self.pieces.append({"kind": "figure", "name": f"{self.verb}-{name}", "caption": caption})
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str) -> None:
+        """Put rows of equal keys into the report."""
+        self.pieces.append(
+            {"kind": "table", "name": name, "rows": [dict(row) for row in rows], "caption": caption}
+        )
+
+    def note(self, text: str) -> None:
+        """Put a paragraph into the report."""
+        self.pieces.append({"kind": "note", "text": text})
+
+    def track(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        model: Any = None,
+    ) -> None:
+        """Log a named MLflow run; a ``model`` becomes a version of the job's registered model."""
+        from slipway.track import Tracker
+
+        Tracker(self).log(name, params, metrics, model)
+
+    def progress(
+        self, items: Iterable[Item], label: str, total: int | None = None
+    ) -> Iterator[Item]:
+        """Yield ``items`` and show how far it is: a bar on a terminal, plain lines elsewhere."""
+        count = len(items) if total is None and isinstance(items, Sized) else total
+        if sys.stderr.isatty():
+            with click.progressbar(items, length=count, label=label, file=sys.stderr) as bar:
+                yield from bar
+            return
+        last = 0.0
+        for done, item in enumerate(items, start=1):
+            yield item
+            if time.monotonic() - last > PLAIN_SECONDS or done == count:
+                last = time.monotonic()
+                data.say(f"{label}: {done}{f' of {count}' if count else ''}")
+
+    def resume(self) -> dict[str, Any] | None:
+        """Return the state of the last checkpoint of this very run, or None to start afresh.
+
+        A checkpoint made with other options, data or code is set aside, and the user is told.
+        """
+        path = self._checkpoint
+        if not path.is_file():
+            return None
+        try:
+            kept = json.loads(path.read_text("utf-8"))
+            state, mark = kept["state"], kept["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputInvalid(f"{path}: damaged checkpoint ({error!r}); delete it") from None
+        if mark != self._fingerprint():
+            data.say(f"checkpoint {path} is of other options, data or code: starting afresh")
+            return None
+        data.say(f"resuming {self.verb} from {path}")
+        return dict(state)
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep a JSON-able state, whole or not at all; after SIGTERM leave with `Stopped`."""
+        content = {"fingerprint": self._fingerprint(), "state": dict(state)}
+        with data.written(self._checkpoint) as part:
+            part.write_text(json.dumps(content), "utf-8")
+        if self.stopping:
+            raise Stopped(f"{self.verb} stopped by SIGTERM; kept in {self._checkpoint}")
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.out / "checkpoints" / f"{self.verb}.json"
+
+    def _fingerprint(self) -> dict[str, Any]:
+        code = sorted(self.spec.folder.glob("*.py"))
+        return {
+            "options": vars(self.options) | self.extra,
+            "data": self._prepared_hashes(),
+            "code": {path.name: data.sha256_of(path) for path in code},
+        }
+
+    def _prepared_hashes(self) -> dict[str, str]:
+        files = sorted(path for path in (self.out / "data").glob("*") if path.is_file())
+        return {path.name: data.sha256_of(path) for path in files}
+
+    def _prepared_tiers(self) -> set[str]:
+        record = read_json(self.out / "run.json")
+        datasets = record.get("prepare", {}).get("data", {})
+        return {entry["tier"] for entry in datasets.values()}
+
+    def start(self) -> None:
+        """Make the folder of the artifacts and heed SIGTERM."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataUnavailable(f"{self.out}: cannot be written ({error.strerror})") from None
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._stop)
+
+    def finish(self) -> None:
+        """Write metrics, record and report pieces of this verb; its checkpoint has served.
+
+        What later stages recorded goes: it was about data or a model that are no more.
+        """
+        self._put(self.out / "metrics.json", self.metrics)
+        self._put(self.out / "run.json", self.record())
+        self._put(self.out / "report.json", self.pieces)
+        self._checkpoint.unlink(missing_ok=True)
+
+    def check_split(self) -> None:
+        """Raise InputInvalid when the split files are not those that the model was trained on.
+
+        The held-out rows of another split may be rows that the model has seen.
+        """
+        trained = read_json(self.out / "run.json").get("train", {}).get("prepared")
+        if trained is not None and trained != self._prepared_hashes():
+            raise InputInvalid(
+                f"{self.out / 'data'}: the split has changed since train; run train again"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Return how this run came about: code, data, options, machine, time and memory."""
+        return {
+            "started": self.started.isoformat(timespec="seconds"),
+            "wall_seconds": round(time.perf_counter() - self.clock, 3),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "device": self.device,
+            "options": vars(self.options) | self.extra,
+            "tier": self.tier,
+            "data": {
+                name: {"tier": source.tier, "sha256": source.sha256, "file": source.path.name}
+                for name, source in self.sources.items()
+            },
+            "prepared": self._prepared_hashes(),
+            "built": built(self.spec),
+            "image": os.environ.get("SLIPWAY_IMAGE", "unknown"),
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cpus",
+            "versions": {dist.name: dist.version for dist in sorted(distributions(), key=_name)},
+        }
+
+    def _put(self, path: Path, part: Any) -> None:
+        """Set this verb's part of a JSON file, sorted, so that equal content gives equal bytes."""
+        later = STAGES[STAGES.index(self.verb) :] if self.verb in STAGES else ()
+        kept = {verb: old for verb, old in read_json(path).items() if verb not in later}
+        with data.written(path) as file:
+            content = kept | {self.verb: part}
+            file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+
+    def _stop(self, *_: object) -> None:
+        if self.stopping:
+            os._exit(Stopped.exit_code)
+        self.stopping = True
+        data.say(f"SIGTERM: {self.verb} leaves at its next checkpoint, in {STOP_SECONDS} s at most")
+        watch = threading.Timer(STOP_SECONDS, self._leave)
+        watch.daemon = True
+        watch.start()
+
+    def _leave(self) -> None:
+        kept = self._checkpoint if self._checkpoint.exists() else "nothing"
+        data.say(f"no checkpoint was reached within {STOP_SECONDS} s; kept from before: {kept}")
+        os._exit(Stopped.exit_code)
+
+
+def pick_device(wish: str) -> str:
+    """Return ``cpu`` or ``cuda``; ``auto`` takes what is there, a wish is never changed."""
+    if wish == "cpu":
+        return "cpu"
+    cuda = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    if wish == "cuda" and not cuda:
+        raise DeviceAbsent(
+            "--device cuda: no NVIDIA device in this container; start it with --gpus all"
+        )
+    return "cuda" if cuda else "cpu"
+
+
+def built(spec: JobSpec) -> dict[str, Any]:
+    """Return what the image was built from: commit, state of the tree, hash of the sources."""
+    return read_json(spec.folder / "build.json") or {"commit": "unknown"}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, empty where there is no file; InputInvalid where it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputInvalid(f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise InputInvalid(f"{path}: holds {type(found).__name__}; wanted an object")
+    return found
+
+
+def _name(dist: Any) -> str:
+    return str(dist.name).lower()

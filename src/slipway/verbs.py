@@ -1,0 +1,377 @@
+"""The command line of a job: the same verbs for every one, and the job's own.
+
+This is one of the two edges. Errors of `slipway.errors` become a line on stderr and an exit
+code; anything else is our fault, exit code 1, with the traceback in a file.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slipway.data import TIERS, say
+from slipway.errors import BarMissed, SlipwayError, Stopped
+from slipway.run import STAGES, Options, Run, read_json
+
+if TYPE_CHECKING:
+    from slipway.job import Job
+
+COMMON = {
+    "seed": click.option(
+        "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+        help="Seed of everything random."),
+    "device": click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="Where to compute; cuda fails where there is none."),
+    "data": click.option(
+        "--data", default="auto", show_default=True, metavar="|".join((*TIERS, "PATH")),
+        help="Tier of the data, or a file of your own."),
+    "epochs": click.option(
+        "--epochs", type=click.IntRange(1), default=None, help="Passes over the training set."),
+    "limit": click.option(
+        "--limit", type=click.IntRange(1), default=None, help="Use at most so many rows."),
+}  # fmt: skip
+OUT = click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), envvar="SLIPWAY_OUT",
+    default="/artifacts", show_default=True, help="Folder of the artifacts.",
+)  # fmt: skip
+
+
+def main(job: Job, args: list[str] | None = None) -> None:
+    """Run the command line and exit with a code of the contract."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Stopped.exit_code))
+    configure_logging()
+    try:
+        code = command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        say("interrupted")
+        code = 130
+    except SlipwayError as error:
+        code = failed(str(error), error.exit_code)
+    except Exception as error:
+        code = failed(f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc())
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def failed(message: str, code: int, trace: str = "") -> int:
+    """Tell of an error, to SageMaker too where it runs us, and return the exit code."""
+    say(f"error: {message}" + (f"\n{trace}" if trace else ""))
+    platform = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "output"
+    if platform.is_dir():
+        (platform / "failure").write_text(f"{message}\n{trace}"[:1024], "utf-8")
+    return code
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one JSON object: time, severity, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line."""
+        entry = {
+            "time": self.formatTime(record),
+            "severity": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["trace"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure_logging() -> None:
+    """Send logs to stderr: plain lines, or JSON with ``LOG_FORMAT=json``."""
+    handler = logging.StreamHandler()
+    if os.environ.get("LOG_FORMAT") == "json":
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def command_line(job: Job) -> click.Group:
+    """Build the command of a job: the contract's verbs, then its own."""
+    group = click.Group(job.spec.name, help=f"{job.spec.title}: {job.spec.question}")
+    if len(job.stages) == len(STAGES):
+        group.add_command(_run_command(job))
+    for name, function in (job.stages | job.commands).items():
+        group.add_command(_verb(job, name, function))
+    for build in (_score, _serve, _export, _bench):
+        if job.scorer:
+            group.add_command(build(job))
+    for build in (_card, _show, _models):
+        group.add_command(build(job))
+    return group
+
+
+def _options(functions: list[Callable[..., Any]]) -> list[click.Parameter]:
+    """Collect the options that the functions carry; click notes them in ``__click_params__``."""
+    found: dict[str, click.Parameter] = {}
+    for function in functions:
+        for option in reversed(getattr(function, "__click_params__", [])):
+            found.setdefault(str(option.name), option)
+    return list(found.values())
+
+
+def _command(
+    name: str, text: str, callback: Callable[..., Any], own: list[click.Parameter]
+) -> click.Command:
+    for decorate in reversed((*COMMON.values(), OUT)):
+        callback = decorate(callback)
+    common = _options([callback])
+    return click.Command(
+        name, callback=callback, params=own + common, help=text,
+        context_settings={"default_map": hyperparameters()},
+    )  # fmt: skip
+
+
+def hyperparameters() -> dict[str, Any]:
+    """Return SageMaker's hyperparameters, which are strings; click gives them their types."""
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+    found = read_json(base / "input/config/hyperparameters.json")
+    return {name.replace("-", "_"): value for name, value in found.items()}
+
+
+def _verb(job: Job, name: str, function: Callable[..., Any]) -> click.Command:
+    own = _options([function])
+
+    def callback(out: Path, **given: Any) -> None:
+        run = perform(job, name, out, given)
+        if name == "evaluate":
+            conclude(job, run)
+
+    text = inspect.getdoc(function) or ""
+    return _command(name, text.split("\n\n")[0], callback, own)
+
+
+def _run_command(job: Job) -> click.Command:
+    own = _options([job.stages[name] for name in STAGES])
+
+    def callback(out: Path, **given: Any) -> None:
+        for name in STAGES:
+            run = perform(job, name, out, given)
+        conclude(job, run)
+
+    return _command("run", "Prepare, train and evaluate, then report.", callback, own)
+
+
+def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
+    """Run one verb with its options, record it, and render the report anew."""
+    function = job.stages.get(name) or job.commands[name]
+    options = Options(**{key: given[key] for key in vars(Options())})
+    known = {str(option.name) for option in _options([function])}
+    own = {key: value for key, value in given.items() if key in known}
+    run = Run(job.spec, out, name, options, extra=own)
+    run.start()
+    arguments = own | _asked(function, vars(options))
+    if name == "evaluate":
+        run.check_split()
+        arguments["model"] = job.load(out / "model")
+    say(f"{name}: seed {options.seed}, device {run.device}")
+    result = function(run, **arguments)
+    if name == "train":
+        _keep(job, run, result)
+    run.finish()
+    if name in STAGES:
+        from slipway.report import render
+
+        render(job.spec, out)
+    return run
+
+
+def _asked(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the common options that a function names among its parameters."""
+    return {
+        name: options[name] for name in inspect.signature(function).parameters if name in options
+    }
+
+
+def _keep(job: Job, run: Run, model: Any) -> None:
+    from slipway import store
+    from slipway.track import Tracker
+
+    store.save(model, run.out / "model")
+    params = {
+        key: value for key, value in (vars(run.options) | run.extra).items() if value is not None
+    }
+    Tracker(run).log("train", params, run.metrics, model, stage="candidate")
+
+
+def conclude(job: Job, run: Run) -> None:
+    """Print the metrics with their bars, the tier and the report; raise BarMissed on a miss."""
+    from slipway.report import judged
+
+    rows = judged(job.spec, run.out)
+    width = max((len(row["metric"]) for row in rows), default=6)
+    click.echo(f"{'metric':{width}}  {'value':>10}  bar")
+    for row in rows:
+        click.echo(f"{row['metric']:{width}}  {row['value']:>10.4f}  {row['bar']} {row['verdict']}")
+    click.echo(f"data    tier {run.tier}, seed {run.seed}, device {run.device}")
+    click.echo(f"report  {shown_path(run.out / 'report.html')}")
+    missed = [row for row in rows if row["verdict"] == "missed"]
+    if missed:
+        told = "; ".join(
+            f"{row['metric']} is {row['value']:.4f}, wanted {row['bar']}" for row in missed
+        )
+        raise BarMissed(f"{told} (tier {run.tier})")
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as the user knows it: the host says where it mounted the artifacts."""
+    host = os.environ.get("SLIPWAY_HOST_OUT")
+    return f"{host}/{path.name}" if host else str(path)
+
+
+def _score(job: Job) -> click.Command:
+    @click.command("score")
+    @click.argument("source", metavar="INPUT")
+    @click.argument("target", metavar="OUTPUT")
+    @click.option(
+        "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
+    )
+    @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+    @OUT
+    def score(source: str, target: str, shard: str | None, batch_size: int, out: Path) -> None:
+        """Score a JSONL, CSV or Parquet file (``-``: lines of JSON on stdin, to stdout)."""
+        from slipway.score_files import score_file
+
+        score_file(job, out / "model", source, target, shard, batch_size)
+
+    return score
+
+
+def _serve(job: Job) -> click.Command:
+    @click.command("serve")
+    @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default 8080.")
+    @click.option("--host", default="0.0.0.0", show_default=True)
+    @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
+    @OUT
+    def serve(port: int | None, host: str, score_log: str | None, out: Path) -> None:
+        """Answer HTTP requests: POST /score, and a form to try at GET /."""
+        from slipway.server import serve_forever
+
+        serve_forever(job, out, host, port, score_log)
+
+    return serve
+
+
+def _export(job: Job) -> click.Command:
+    @click.command("export")
+    @OUT
+    def export(out: Path) -> None:
+        """Write the model as ONNX beside a check that it gives the same answers."""
+        from slipway.export import export_model
+
+        click.echo(export_model(job, out))
+
+    return export
+
+
+def _bench(job: Job) -> click.Command:
+    @click.command("bench")
+    @click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True)
+    @OUT
+    def bench(seconds: float, out: Path) -> None:
+        """Measure load time, latency and throughput of score() for several batch sizes."""
+        from slipway.bench import measure
+
+        click.echo(measure(job, out, seconds))
+
+    return bench
+
+
+def _card(job: Job) -> click.Command:
+    @click.command("card")
+    @OUT
+    def card(out: Path) -> None:
+        """Print the model card: task, data, figures with their tier, limits."""
+        from slipway.report import card_text
+
+        click.echo(card_text(job.spec, out))
+
+    return card
+
+
+def _show(job: Job) -> click.Command:
+    @click.command("show")
+    def show() -> None:
+        """Print what the job is and takes as JSON: job.toml, verbs, options, schema."""
+        click.echo(json.dumps(describe(job), indent=1, sort_keys=True))
+
+    return show
+
+
+def _models(job: Job) -> click.Command:
+    from slipway.track import STAGES as REGISTRY
+
+    @click.command("models")
+    @click.option(
+        "--promote", type=(int, click.Choice(REGISTRY)), default=None, metavar="VERSION STAGE"
+    )
+    @OUT
+    def models(promote: tuple[int, str] | None, out: Path) -> None:
+        """List the registered models, or give one a stage."""
+        from slipway.track import Tracker
+
+        tracker = Tracker(Run(job.spec, out, "models"))
+        if promote:
+            tracker.promote(*promote)
+        for entry in tracker.versions():
+            stages = ",".join(entry["stages"])
+            figures = " ".join(
+                f"{name}={value:.4f}" for name, value in sorted(entry["metrics"].items())
+            )
+            click.echo(f"{entry['version']:>4} {entry['name']:<20} {stages:<12} {figures}")
+
+    return models
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """Return all that can be said of a job without its data."""
+    spec = job.spec
+    found: dict[str, Any] = {
+        "name": spec.name,
+        "title": spec.title,
+        "question": spec.question,
+        "base": spec.base,
+        "resources": vars(spec.resources),
+        "data": {name: vars(entry) for name, entry in spec.data.items()},
+        "accept": {
+            tier: {metric: str(bar) for metric, bar in bars.items()}
+            for tier, bars in spec.accept.items()
+        },
+        "verbs": {
+            name: {"help": verb.help, "options": [option.to_info_dict() for option in verb.params]}
+            for name, verb in command_line(job).commands.items()
+        },
+    }
+    if job.scorer:
+        found["input"] = job.row.model_json_schema()
+        found["output"] = job.answer.model_json_schema()
+    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
+
+
+def seal(job: Job) -> Path:
+    """Write ``sealed.json``, all help texts and the schema, so that reading them is instant."""
+    group = command_line(job)
+    context = click.Context(group, info_name=job.spec.name)
+    texts = {"": group.get_help(context)}
+    for name, command in group.commands.items():
+        texts[name] = command.get_help(click.Context(command, context, info_name=name))
+    path = job.spec.folder / "sealed.json"
+    path.write_text(json.dumps({"help": texts, "show": describe(job)}, sort_keys=True), "utf-8")
+    return path
