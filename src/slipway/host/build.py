@@ -35,7 +35,7 @@ MEGABYTE = 10**6
 # Where PyTorch publishes wheels without CUDA.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # Uncompressed bytes an image may hold.
-BUDGETS = {"base": 800 * MEGABYTE, "torch": 1400 * MEGABYTE}
+BUDGETS: dict[str, float] = {"base": 800 * MEGABYTE, "torch": 1400 * MEGABYTE}
 
 
 class BuildFailed(SlipwayError):
@@ -61,15 +61,16 @@ def build_job(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False
     if fresh:
         return fresh
     parent = build_base(client, root, base)
+    arguments = _arg("BASE", base)
     if (spec.folder / "requirements.txt").is_file():
         build_base(client, root, "build")
+        arguments += _arg("BUILD", "build")
     commit, dirty = sources.commit_of(root)
     build = {"commit": commit, "dirty": dirty, "source": source}
     build["built_from"] = f"{image_name(base)}@{parent.id}"
     context = sources.job_context(spec, build)
     labels = {SOURCE: source, **job_labels(root, spec, base, commit)}
-    arguments = [*_arg("BASE", base), *_arg("BUILD", "build"), "-"]
-    return _build(client, root, name, labels, arguments, context)
+    return _build(client, root, name, labels, [*arguments, "-"], context)
 
 
 def build_test(client: DockerClient, root: Path, spec: JobSpec) -> Image:
@@ -242,11 +243,16 @@ def _image_labels(root: Path, title: str, description: str, commit: str) -> dict
     return {f"org.opencontainers.image.{key}": text for key, text in labels.items() if text}
 
 
+def budget_of(name: str) -> float:
+    """Return the most bytes an image may hold."""
+    return BUDGETS.get(name.rpartition("/")[2], float("inf"))
+
+
 def size_line(name: str, size: int) -> str:
     """Say how large an image is, and its budget where it has one."""
-    budget = BUDGETS.get(name.rpartition("/")[2])
-    within = "" if not budget else f" of {budget / MEGABYTE:.0f} MB"
-    over = ", OVER BUDGET" if budget and size > budget else ""
+    budget = budget_of(name)
+    within = f" of {budget / MEGABYTE:.0f} MB" if budget < float("inf") else ""
+    over = ", OVER BUDGET" if size > budget else ""
     return f"{name}: {size / MEGABYTE:.0f} MB{within}{over}"
 
 
@@ -261,9 +267,7 @@ def our_images(client: DockerClient) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def record_sizes(client: DockerClient, path: Path) -> list[str]:
-    """Write every image's megabytes to ``path`` and return those over their budget."""
-    sizes = our_images(client)
+def record_sizes(sizes: Mapping[str, int], path: Path) -> None:
+    """Write every image's megabytes to ``path``."""
     short = {name.rpartition("/")[2]: round(size / MEGABYTE) for name, size in sizes.items()}
     path.write_text(json.dumps(short, indent=1) + "\n", "utf-8")
-    return [line for name, size in sizes.items() if "OVER" in (line := size_line(name, size))]

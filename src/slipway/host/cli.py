@@ -160,5 +160,143 @@ def bench(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, 
     return run_job(root, catalog.find_job(root, job), ["bench", *arguments], runner, gpu)
 
 
+@cli.command()
+@click.argument("name")
+@click.option(
+    "--base", type=click.Choice(["base", "torch", "cuda"]), default="base", show_default=True
+)
+@click.pass_obj
+def new(root: Path, name: str, base: str) -> None:
+    """Write the folder of a new job that passes every check, to be changed."""
+    from slipway.host.new import create
+
+    for path in create(root, name, base):
+        click.echo(path.relative_to(root))
+    click.echo(f"\nnext: make test JOB={name}; make run JOB={name}", err=True)
+
+
+@cli.command()
+@click.argument("job", required=False)
+@RUNNER
+@click.pass_obj
+def test(root: Path, job: str | None, runner: str | None) -> int:
+    """Run one job's tests, or all that this machine can run."""
+    from slipway.host import check as checking
+
+    if job:
+        return checking.one_job(root, catalog.find_job(root, job), runner)
+    return checking.everything(root, catalog.read_jobs(root), runner)
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@RUNNER
+@click.pass_obj
+def check(root: Path, jobs: tuple[str, ...], runner: str | None) -> int:
+    """Hold jobs to the container contract: conformance, then the images themselves."""
+    from slipway.host import check as checking
+
+    return checking.contract(root, catalog.read_jobs(root, jobs), runner)
+
+
+@cli.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--artifacts", is_flag=True, help="Remove what the jobs wrote, too.")
+@click.pass_obj
+def clean(root: Path, jobs: tuple[str, ...], artifacts: bool) -> None:
+    """Remove the images of some jobs, or of all with their bases."""
+    from slipway.host import cleaning, engine
+
+    specs = catalog.read_jobs(root, jobs)
+    if artifacts:
+        cleaning.remove_artifacts(root, specs)
+    cleaning.remove_images(engine.connect(), specs, bases=not jobs)
+
+
+@cli.command("images-sizes")
+@click.option("--record", is_flag=True, help="Write them to images/sizes.json.")
+@click.pass_obj
+def images_sizes(root: Path, record: bool) -> None:
+    """Print how large each image is; fail when one is over its budget."""
+    from slipway.host import build as building
+    from slipway.host import engine
+
+    client = engine.connect()
+    sizes = building.our_images(client)
+    for name, size in sizes.items():
+        click.echo(building.size_line(name, size))
+    if record:
+        building.record_sizes(sizes, root / "images" / "sizes.json")
+    over = [name for name, size in sizes.items() if size > building.budget_of(name)]
+    if over:
+        raise SlipwayError(f"over budget: {', '.join(over)}")
+
+
+@cli.group()
+def data() -> None:
+    """Keep versions of a job's split files, and go back to them."""
+
+
+REMOTE = click.option(
+    "--remote", metavar="DIR|s3://BUCKET/PREFIX", help="Store to push to and pull from."
+)
+
+
+@data.command()
+@JOB
+@click.option("--name", default="", help="By default the next of v1, v2, ...")
+@REMOTE
+@click.pass_obj
+def snapshot(root: Path, job: str, name: str, remote: str | None) -> None:
+    """Keep artifacts/JOB/data as a new version."""
+    from slipway.host.versions import Versions, seed_of
+
+    versions = Versions.of(root, catalog.find_job(root, job))
+    if remote:
+        versions.set_remote(remote)
+    made, message = versions.snapshot(name, seed_of(versions.data.parent))
+    click.echo(f"{made}: {message}")
+
+
+@data.command("versions")
+@JOB
+@click.pass_obj
+def list_versions(root: Path, job: str) -> None:
+    """List the versions, oldest first."""
+    from slipway.host.versions import Versions
+
+    for name, message in Versions.of(root, catalog.find_job(root, job)).described():
+        click.echo(f"{name}: {message}")
+
+
+@data.command()
+@JOB
+@click.argument("version")
+@REMOTE
+@click.pass_obj
+def checkout(root: Path, job: str, version: str, remote: str | None) -> None:
+    """Put a version's files back into artifacts/JOB/data and count their classes."""
+    from slipway.host.versions import Versions
+
+    versions = Versions.of(root, catalog.find_job(root, job))
+    if remote:
+        versions.set_remote(remote)
+    for file, part in versions.checkout(version).items():
+        click.echo(f"{file}: {part}")
+
+
+@data.command()
+@JOB
+@click.argument("one")
+@click.argument("other")
+@click.pass_obj
+def diff(root: Path, job: str, one: str, other: str) -> None:
+    """Compare two versions: rows and classes of each file, and the rows that moved."""
+    from slipway.host.versions import Versions
+
+    for line in Versions.of(root, catalog.find_job(root, job)).diff(one, other):
+        click.echo(line)
+
+
 if __name__ == "__main__":
     main()

@@ -103,14 +103,19 @@ def create(
     *,
     gpu: bool = False,
     stdin: bool = False,
+    **more: Any,
 ) -> Container:
-    """Create the job's container with the contract's limits, as the calling user."""
+    """Create the job's container with the contract's limits, as the calling user.
+
+    ``more`` are further options of the SDK's ``containers.create``.
+    """
     from docker.types import DeviceRequest
 
     needs = spec.resources
     gpus = max(needs.gpus, 1) if gpu or needs.gpus or spec.base == "cuda" else 0
     devices = [DeviceRequest(count=int(gpus), capabilities=[["gpu"]])] if gpus else []
-    options: dict[str, Any] = {"ports": {"8080/tcp": place.port}} if place.port else {}
+    if place.port:
+        more["ports"] = {"8080/tcp": place.port}
     return client.containers.create(
         image,
         list(arguments),
@@ -127,7 +132,7 @@ def create(
         tty=_on_terminal(),
         stdin_open=stdin,
         detach=True,
-        **options,
+        **more,
     )
 
 
