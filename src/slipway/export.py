@@ -45,4 +45,5 @@ def _to_onnx(job: Job, model: Any, folder: Path) -> str:
     content = graph.SerializeToString(deterministic=True)
     (folder / "model.onnx").write_bytes(content)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return f"onnxruntime {onnxruntime.__version__} loads it: {[out.name for out in session.get_outputs()]}"
+    outputs = ", ".join(output.name for output in session.get_outputs())
+    return f"onnxruntime {onnxruntime.__version__} loads it; its outputs are {outputs}"
