@@ -13,7 +13,6 @@ import platform
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -208,20 +207,10 @@ class Run:
         """Make the folder of the artifacts and heed SIGTERM."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
-            self._find_temporary_folder()
         except OSError as error:
             raise DataUnavailable(f"{self.out}: cannot be written ({error.strerror})") from None
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._stop)
-
-    def _find_temporary_folder(self) -> None:
-        """Work on a read-only root without a /tmp: temporary files go below the artifacts."""
-        try:
-            tempfile.gettempdir()
-        except FileNotFoundError:
-            folder = self.out / ".tmp"
-            folder.mkdir(exist_ok=True)
-            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
 
     def finish(self) -> None:
         """Write metrics, record and report pieces of this verb; its checkpoint has served.
