@@ -1,0 +1,5 @@
+"""``python -m slipway.host``."""
+
+from slipway.host.cli import main
+
+main()

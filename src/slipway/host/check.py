@@ -1,0 +1,168 @@
+"""Run the tests this machine can run, and say which it could not and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from slipway.host import build, container, engine, environment
+from slipway.host.process import environ_of
+from slipway.spec import JobSpec
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+NO_TESTS = 5
+
+
+@dataclass
+class Tally:
+    """What ran, what failed and what could not run with its reason."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, step: Callable[[], int]) -> None:
+        """Run one step under a heading; pytest's "no tests" counts as could not run."""
+        click.secho(f"\n== {name}", bold=True, err=True)
+        code = step()
+        if code == NO_TESTS:
+            self.skipped[name] = "there are no such tests"
+        else:
+            (self.failed if code else self.passed).append(name)
+
+    def conclude(self) -> int:
+        """Print the outcome and return the exit code."""
+        click.echo(f"\npassed: {', '.join(self.passed) or 'nothing'}")
+        for name, reason in self.skipped.items():
+            click.echo(f"not run: {name}: {reason}")
+        if self.failed:
+            click.echo(f"FAILED: {', '.join(self.failed)}")
+        return 1 if self.failed else 0
+
+
+@dataclass
+class Machine:
+    """The machine the tests run on: the checkout, its test environment, the engine if any."""
+
+    root: Path
+    python: Path
+    client: DockerClient | None
+    absent: str
+
+    def tests(self, tally: Tally, name: str, *arguments: str) -> None:
+        """Run pytest over one folder of ``tests/`` from the checkout."""
+        if not (self.root / "tests" / name).is_dir():
+            tally.skipped[name] = f"there is no tests/{name}"
+            return
+        environ = {**os.environ, "PYTHONPATH": str(self.root / "src")}
+        mirror = mirror_folder(self.root)
+        if mirror:
+            environ["SLIPWAY_MIRROR"] = str(mirror)
+        command = [str(self.python), "-m", "pytest", f"tests/{name}", *arguments]
+        tally.add(name, lambda: subprocess.call(command, cwd=self.root, env=environ))
+
+
+def mirror_folder(root: Path) -> Path | None:
+    """Return the folder of real data: SLIPWAY_MIRROR, else ``../shared/data`` where it exists."""
+    named = os.environ.get("SLIPWAY_MIRROR")
+    path = Path(named) if named else root.parent / "shared" / "data"
+    return path if path.is_dir() else None
+
+
+def find_machine(root: Path, runner: str | None) -> Machine:
+    """Make the test environment and look for an engine."""
+    python = environment.make(root, "test", ["test"])
+    if runner == "process":
+        return Machine(root, python, None, "RUNNER=process")
+    try:
+        return Machine(root, python, engine.connect(), "")
+    except engine.EngineAbsent as error:
+        if runner == "docker":
+            raise
+        return Machine(root, python, None, str(error))
+
+
+def everything(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
+    """Run every test this machine can; return 1 when one failed."""
+    machine, tally = find_machine(root, runner), Tally()
+    for folder in ("conformance", "runtime", "host"):
+        machine.tests(tally, folder)
+    for spec in specs:
+        job_tests(machine, tally, spec)
+    containers(machine, tally, [])
+    accept(machine, tally)
+    return tally.conclude()
+
+
+def one_job(root: Path, spec: JobSpec, runner: str | None) -> int:
+    """Run one job's tests: conformance, its own in its image, and the container contract."""
+    machine, tally = find_machine(root, runner), Tally()
+    machine.tests(tally, "conformance")
+    job_tests(machine, tally, spec)
+    containers(machine, tally, [spec])
+    return tally.conclude()
+
+
+def contract(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
+    """Hold jobs to the contract: conformance and the container tests, not their own tests."""
+    machine, tally = find_machine(root, runner), Tally()
+    machine.tests(tally, "conformance")
+    containers(machine, tally, specs)
+    return tally.conclude()
+
+
+def job_tests(machine: Machine, tally: Tally, spec: JobSpec) -> None:
+    """Run a job's test_job.py inside its image, or as a process where there is no engine."""
+    name = f"job {spec.name}"
+    client = machine.client
+    if client:
+        tally.add(name, lambda: in_image(client, machine.root, spec))
+    elif spec.base != "base":
+        tally.skipped[name] = f"needs the image on {spec.base}: {machine.absent}"
+    else:
+        tally.skipped[f"{name} in its image"] = f"ran as a process instead: {machine.absent}"
+        tally.add(name, lambda: in_process(machine, spec))
+
+
+def in_image(client: DockerClient, root: Path, spec: JobSpec) -> int:
+    """Run pytest in the job's test image, offline; coverage data stays in artifacts/<job>."""
+    image = build.build_test(client, root, spec)
+    folder = container.artifacts(root, spec)
+    place = container.Place({folder: ("/artifacts", "rw")}, {})
+    made = container.create(client, image, spec, place, [], network_mode="none", tmpfs={"/tmp": ""})
+    return container.attend(made)
+
+
+def in_process(machine: Machine, spec: JobSpec) -> int:
+    """Run pytest over the job's folder in the test environment."""
+    environ = environ_of(machine.root, spec)
+    command = [str(machine.python), "-m", "pytest", f"jobs/{spec.name}"]
+    return subprocess.call(command, cwd=machine.root, env=environ)
+
+
+def containers(machine: Machine, tally: Tally, specs: Sequence[JobSpec]) -> None:
+    """Put images through the container contract."""
+    if machine.client is None:
+        tally.skipped["containers"] = machine.absent
+        return
+    chosen = [word for spec in specs for word in ("--job", spec.name)]
+    machine.tests(tally, "containers", *chosen)
+
+
+def accept(machine: Machine, tally: Tally) -> None:
+    """Hold the bars of [accept] on real data, where it is at hand."""
+    if mirror_folder(machine.root) is None:
+        tally.skipped["accept"] = "no real data: SLIPWAY_MIRROR names no folder"
+    else:
+        machine.tests(tally, "accept")
+    if not shutil.which("nvidia-smi"):
+        tally.skipped["GPU"] = "no NVIDIA device on this machine"
