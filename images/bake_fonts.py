@@ -18,8 +18,9 @@ def accept_read_only_folder() -> None:
     """Change the one line; SystemExit when matplotlib no longer has it exactly once."""
     source = Path(find_spec("matplotlib").origin)
     text = source.read_text()
-    if text.count(WRITABLE) != 1:
-        raise SystemExit(f"{source}: wanted {WRITABLE!r} once, found it {text.count(WRITABLE)} times")
+    found = text.count(WRITABLE)
+    if found != 1:
+        raise SystemExit(f"{source}: wanted {WRITABLE!r} once, found it {found} times")
     source.write_text(text.replace(WRITABLE, READABLE))
     py_compile.compile(str(source), doraise=True)
 

@@ -7,9 +7,6 @@ pictures), so that train and evaluate may run in different containers.
 from __future__ import annotations
 
 import base64
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +23,7 @@ DOTS_PER_INCH = 110
 
 
 def pyplot() -> Any:
-    """Return matplotlib.pyplot, drawing to memory and with a font cache that can be written."""
-    baked = os.environ.get("MPLCONFIGDIR")
-    if baked and not os.access(baked, os.W_OK):
-        writable = Path(tempfile.mkdtemp(prefix="matplotlib-"))
-        shutil.copytree(baked, writable, dirs_exist_ok=True)
-        os.environ["MPLCONFIGDIR"] = str(writable)
+    """Return matplotlib.pyplot, drawing to memory."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from slipway.host import build, container, engine, environment
+from slipway.host import build, container, coverage, engine, environment
 from slipway.host.process import environ_of
 from slipway.spec import JobSpec
 
@@ -67,8 +67,35 @@ class Machine:
         mirror = mirror_folder(self.root)
         if mirror:
             environ["SLIPWAY_MIRROR"] = str(mirror)
-        command = [str(self.python), "-m", "pytest", f"tests/{name}", *arguments]
+        environ["COVERAGE_FILE"] = str(coverage.data_file(self.root, name))
+        measured = ["--cov", "--cov-report=", f"tests/{name}", *arguments]
+        self.tool(tally, name, "pytest", *measured, environ=environ)
+
+    def tool(
+        self,
+        tally: Tally,
+        name: str,
+        module: str,
+        *arguments: str,
+        environ: dict[str, str] | None = None,
+    ) -> None:
+        """Run a Python tool of the test environment in the checkout."""
+        command = [str(self.python), "-m", module, *arguments]
         tally.add(name, lambda: subprocess.call(command, cwd=self.root, env=environ))
+
+    def fast(self, tally: Tally) -> None:
+        """Run what needs neither engine nor data: lint, format, types, and the quick tests."""
+        self.tool(tally, "lint", "ruff", "check", ".")
+        self.tool(tally, "format", "ruff", "format", "--check", ".")
+        self.tool(tally, "types", "mypy")
+        for folder in ("conformance", "runtime", "host"):
+            self.tests(tally, folder)
+
+    def coverage(self, specs: Sequence[JobSpec]) -> Path:
+        """Write coverage.txt from what was measured, in containers too."""
+        data = [*self.root.glob(f"{coverage.DATA}.*")]
+        data += [self.root / "artifacts" / spec.name / coverage.DATA for spec in specs]
+        return coverage.write_report(self.root, self.python, data)
 
 
 def mirror_folder(root: Path) -> Path | None:
@@ -94,13 +121,31 @@ def find_machine(root: Path, runner: str | None) -> Machine:
 def everything(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
     """Run every test this machine can; return 1 when one failed."""
     machine, tally = find_machine(root, runner), Tally()
-    for folder in ("conformance", "runtime", "host"):
-        machine.tests(tally, folder)
+    machine.fast(tally)
     for spec in specs:
         job_tests(machine, tally, spec)
     containers(machine, tally, [])
     accept(machine, tally)
     return tally.conclude()
+
+
+def before_commit(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
+    """Run the fast tests and those of the jobs with staged changes; add coverage.txt."""
+    machine, tally = find_machine(root, runner), Tally()
+    machine.fast(tally)
+    changed = [spec for spec in specs if _staged(root, spec)]
+    for spec in changed:
+        job_tests(machine, tally, spec)
+    code = tally.conclude()
+    if not code:
+        report = machine.coverage(changed)
+        subprocess.check_call(["git", "add", str(report)], cwd=root)
+    return code
+
+
+def _staged(root: Path, spec: JobSpec) -> bool:
+    command = ["git", "diff", "--cached", "--quiet", "--", f"jobs/{spec.name}"]
+    return subprocess.call(command, cwd=root) != 0
 
 
 def one_job(root: Path, spec: JobSpec, runner: str | None) -> int:

@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -53,11 +54,14 @@ def cli(context: click.Context) -> None:
 
 @cli.command("list")
 @click.option("--markdown", is_flag=True, help="As the table of the README.")
+@click.option("--json", "as_json", is_flag=True, help="The names alone, for a CI matrix.")
 @click.pass_obj
-def list_jobs(root: Path, markdown: bool) -> None:
+def list_jobs(root: Path, markdown: bool, as_json: bool) -> None:
     """List all jobs."""
     specs = catalog.read_jobs(root)
-    if markdown:
+    if as_json:
+        click.echo(json.dumps([spec.name for spec in specs]))
+    elif markdown:
         click.echo(catalog.markdown_table(specs))
     else:
         click.echo(catalog.text_table([catalog.HEADER, *catalog.rows(specs)]))
@@ -186,6 +190,16 @@ def test(root: Path, job: str | None, runner: str | None) -> int:
     if job:
         return checking.one_job(root, catalog.find_job(root, job), runner)
     return checking.everything(root, catalog.read_jobs(root), runner)
+
+
+@cli.command("before-commit")
+@RUNNER
+@click.pass_obj
+def before_commit(root: Path, runner: str | None) -> int:
+    """Run what hooks/pre-commit runs: fast tests, changed jobs, coverage.txt."""
+    from slipway.host import check as checking
+
+    return checking.before_commit(root, catalog.read_jobs(root), runner)
 
 
 @cli.command()
