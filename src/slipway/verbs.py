@@ -6,6 +6,7 @@ code; anything else is our fault, exit code 1, with the traceback in a file.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import logging
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slipway.data import TIERS, say
-from slipway.errors import BarMissed, SlipwayError, Stopped
+from slipway.errors import BarMissed, DataUnavailable, SlipwayError, Stopped
 from slipway.run import STAGES, Options, Run, read_json
 
 if TYPE_CHECKING:
     from slipway.job import Job
 
+# What the machine refuses us: no fault of ours, and nothing that a traceback explains.
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 COMMON = {
     "seed": click.option(
         "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
@@ -64,8 +67,16 @@ def main(job: Job, args: list[str] | None = None) -> None:
     except SlipwayError as error:
         code = failed(str(error), error.exit_code)
     except Exception as error:
-        code = failed(f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc())
+        code = failed(*explained(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def explained(error: Exception) -> tuple[str, int, str]:
+    """Return message, exit code and trace of an error that no one foresaw where it arose."""
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        told = f"{error.filename}: cannot be read or written ({error.strerror})"
+        return told, DataUnavailable.exit_code, ""
+    return f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc()
 
 
 def failed(message: str, code: int, trace: str = "") -> int:

@@ -21,7 +21,7 @@ from slipway.errors import DataUnavailable, InputInvalid, SlipwayError
 from slipway.host import environment
 from slipway.spec import JobSpec
 
-LABELS = ("label", "target", "spam", "class")
+LABELS = ("label", "target", "class")
 REMOTE = "store"
 Row = tuple[str, ...]
 
