@@ -6,21 +6,23 @@ code; anything else is our fault, exit code 1, with the traceback in a file.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
-import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from slipway.data import TIERS, say
-from slipway.errors import BarMissed, SlipwayError, Stopped
+from slipway.data import TIERS
+from slipway.errors import BarMissed, DataUnavailable, Retryable, SlipwayError, Stopped
+from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run, read_json
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ COMMON = {
     "limit": click.option(
         "--limit", type=click.IntRange(1), default=None, help="Use at most so many rows."),
 }  # fmt: skip
+HYPERPARAMETERS = "hyperparameters.json"
 OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), envvar="SLIPWAY_OUT",
     default="/artifacts", show_default=True, help="Folder of the artifacts.",
@@ -49,58 +52,52 @@ OUT = click.option(
 
 def main(job: Job, args: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the contract."""
+    at_the_edge(lambda: invoke(job, args))
+
+
+def invoke(job: Job, args: list[str] | None) -> Any:
+    """Run the command line; every error comes through, and ``--help`` gives 0."""
+    return command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
+
+
+def at_the_edge(action: Callable[[], Any]) -> NoReturn:
+    """Do ``action``, tell of what went wrong, and exit with a code of the contract."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Stopped.exit_code))
     configure_logging()
     try:
-        code = command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
+        code = action()
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        if isinstance(error, click.UsageError) and error.ctx:
+            say(error.ctx.get_usage())
+        code = failed(error.format_message(), error.exit_code)
     except click.Abort:
         say("interrupted")
         code = 130
     except SlipwayError as error:
         code = failed(str(error), error.exit_code)
+    except OSError as error:
+        code = failed(f"{error.filename}: {error.strerror}", *_of_the_machine(error))
     except Exception as error:
         code = failed(f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc())
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _of_the_machine(error: OSError) -> tuple[int, str]:
+    """Return the exit code of a file that cannot be used, with the traceback where we erred."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Retryable.exit_code, ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
+        return DataUnavailable.exit_code, ""
+    return 1, traceback.format_exc()
+
+
 def failed(message: str, code: int, trace: str = "") -> int:
     """Tell of an error, to SageMaker too where it runs us, and return the exit code."""
-    say(f"error: {message}" + (f"\n{trace}" if trace else ""))
+    say(f"error: {message}" + (f"\n{trace}" if trace else ""), "ERROR")
     platform = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "output"
-    if platform.is_dir():
+    with suppress(OSError):  # the error is told already, and its exit code matters more
         (platform / "failure").write_text(f"{message}\n{trace}"[:1024], "utf-8")
     return code
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one JSON object: time, severity, logger, message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line."""
-        entry = {
-            "time": self.formatTime(record),
-            "severity": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def configure_logging() -> None:
-    """Send logs to stderr: plain lines, or JSON with ``LOG_FORMAT=json``."""
-    handler = logging.StreamHandler()
-    if os.environ.get("LOG_FORMAT") == "json":
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def command_line(job: Job) -> click.Group:
@@ -115,7 +112,16 @@ def command_line(job: Job) -> click.Group:
             group.add_command(build(job))
     for build in (_card, _show, _models):
         group.add_command(build(job))
+    _check_hyperparameters(group)
     return group
+
+
+def _check_hyperparameters(group: click.Group) -> None:
+    """Raise UsageError for a hyperparameter that is no option: a misspelt one must not pass."""
+    known = {option.name for command in group.commands.values() for option in command.params}
+    for name in hyperparameters():
+        if name not in known and not name.startswith(("sagemaker_", "_")):
+            raise click.UsageError(f"{HYPERPARAMETERS}: {name} is no option of {group.name}")
 
 
 def _options(functions: list[Callable[..., Any]]) -> list[click.Parameter]:
@@ -142,7 +148,7 @@ def _command(
 def hyperparameters() -> dict[str, Any]:
     """Return SageMaker's hyperparameters, which are strings; click gives them their types."""
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
-    found = read_json(base / "input/config/hyperparameters.json")
+    found = read_json(base / "input" / "config" / HYPERPARAMETERS)
     return {name.replace("-", "_"): value for name, value in found.items()}
 
 
@@ -164,6 +170,10 @@ def _run_command(job: Job) -> click.Command:
     def callback(out: Path, **given: Any) -> None:
         for name in STAGES:
             run = perform(job, name, out, given)
+            if run.stopping and name != STAGES[-1]:
+                raise Stopped(
+                    f"stopped by SIGTERM after {name}; the same command goes on from here"
+                )
         conclude(job, run)
 
     return _command("run", "Prepare, train and evaluate, then report.", callback, own)
@@ -204,11 +214,12 @@ def _keep(job: Job, run: Run, model: Any) -> None:
     from slipway import store
     from slipway.track import Tracker
 
-    store.save(model, run.out / "model")
     params = {
         key: value for key, value in (vars(run.options) | run.extra).items() if value is not None
     }
+    # A server that does not answer must not leave a new model beside the record of the old one.
     Tracker(run).log("train", params, run.metrics, model, stage="candidate")
+    store.save(model, run.out / "model")
 
 
 def conclude(job: Job, run: Run) -> None:
