@@ -8,7 +8,6 @@ and the time, and both are taken out here.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -36,9 +35,11 @@ def save(model: Any, folder: Path) -> None:
         with written(folder / SKOPS) as part:
             skops.io.dump(model, part)
             _normalise(part)
+        (folder / ONNX).unlink(missing_ok=True)
     elif hasattr(model, "SerializeToString"):
         with written(folder / ONNX) as part:
             part.write_bytes(model.SerializeToString(deterministic=True))
+        (folder / SKOPS).unlink(missing_ok=True)
     else:
         raise TypeError(f"{type(model).__name__} is neither an estimator nor an ONNX model")
 
@@ -52,9 +53,7 @@ def load(folder: Path, trusted: Sequence[str] = ()) -> Any:
     if (folder / SKOPS).is_file():
         return _load_skops(folder / SKOPS, trusted)
     if (folder / ONNX).is_file():
-        import onnxruntime
-
-        return onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
+        return _load_onnx(folder / ONNX)
     raise DataUnavailable(f"{folder}: no model; run train first, or mount one there")
 
 
@@ -66,6 +65,15 @@ def identity(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def _load_onnx(path: Path) -> Any:
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no other type in common
+        raise InputInvalid(f"{path}: no ONNX model ({error})") from None
+
+
 def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
     import skops.io
 
@@ -74,7 +82,9 @@ def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
         if unknown:
             raise InputInvalid(f"{path}: holds types that are not trusted: {sorted(unknown)}")
         return skops.io.load(path, trusted=list(trusted))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+    except (InputInvalid, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes surface in zip, JSON, numpy or the estimator
         raise InputInvalid(f"{path}: no skops file ({error!r})") from None
 
 
