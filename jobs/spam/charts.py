@@ -89,7 +89,7 @@ def cost_against_threshold(
 
 def words(weights: Sequence[tuple[str, float]]) -> Figure:
     """Draw words with their weights, the most spammy at the top."""
-    figure, axes = canvas("Words that speak for spam (red) and for ham (blue)", "weight (log odds)", "")
+    figure, axes = canvas("Words for spam (red) and for ham (blue)", "weight (log odds)", "")
     figure.set_size_inches(9, 9)
     names, values = zip(*sorted(weights, key=lambda pair: pair[1]), strict=True)
     axes.barh(names, values, color=[RED if value > 0 else BLUE for value in values])

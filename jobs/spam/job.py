@@ -46,7 +46,9 @@ def prepare(run: Run, seed: int) -> None:
     run.table("profile", messages.profile(rows), "The messages of each label")
     shown = [row._asdict() for row in rows[:: max(1, len(rows) // 10)][:10]]
     run.table("messages", shown, "Ten messages, evenly spaced, to look at")
-    for table in tomllib.loads(Path(__file__).with_name("framing.toml").read_text("utf-8"))["table"]:
+    for table in tomllib.loads(Path(__file__).with_name("framing.toml").read_text("utf-8"))[
+        "table"
+    ]:
         framed = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
         run.table(f"framing-{table['name'].lower()}", framed, f"Framing: {table['name'].lower()}")
 
@@ -167,9 +169,7 @@ def evaluate(run: Run, model: FixedThresholdClassifier) -> None:
     for name in models.MODELS:
         benchmark = store.load(run.out / "benchmarks" / name)
         curves[name] = measures.propensity_of(benchmark, texts)
-        rows.append(
-            {"model": name} | measures.figures(spam, curves[name], benchmark.threshold)
-        )
+        rows.append({"model": name} | measures.figures(spam, curves[name], benchmark.threshold))
     curves["rules"] = rules.propensity(texts)
     rows.append({"model": "rules"} | measures.figures(spam, curves["rules"], rules.THRESHOLD))
     show_comparison(run, rows)

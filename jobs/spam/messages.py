@@ -99,7 +99,11 @@ def profile(rows: list[Row]) -> list[dict[str, object]]:
     table = []
     for label in LABELS:
         texts = [row.text for row in rows if row.label == label]
-        signs = {"a number of 5+ digits": r"\d{5,}", "a currency": "[£$€]", "an address": r"www|http"}
+        signs = {
+            "a number of 5+ digits": r"\d{5,}",
+            "a currency": "[£$€]",
+            "an address": r"www|http",
+        }
         shares = {
             f"with {sign}": f"{sum(bool(re.search(key, text)) for text in texts) / len(texts):.1%}"
             for sign, key in signs.items()

@@ -1,8 +1,8 @@
 """The three models that are compared, each with the settings tried on the validation split.
 
 Words are counted for naive Bayes, weighted by TF-IDF for a logistic regression, and taken to
-pieces of up to five letters for the last: ``fr33`` and ``freee`` share pieces with ``free``.
-The pieces are hashed, so no vocabulary has to ship with the model.
+pieces of up to five letters for the last, beside the words: ``fr33`` and ``freee`` share
+pieces with ``free``. The pieces are hashed, so no vocabulary has to ship with the model.
 
 Data:    training messages.
 Source:  MultinomialNB: Manning et al., Introduction to Information Retrieval, 13.2 (2008);
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-def naive_bayes(alpha: float, fit_prior: bool, stop_words: str | None) -> Pipeline:
+def naive_bayes(alpha: float, stop_words: str | None) -> Pipeline:
     """Multinomial naive Bayes on counts of lower-case words."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline
 
     words = CountVectorizer(stop_words=stop_words)
-    return make_pipeline(words, MultinomialNB(alpha=alpha, fit_prior=fit_prior))
+    return make_pipeline(words, MultinomialNB(alpha=alpha))
 
 
 def word_regression(c: float, class_weight: str | None, stop_words: str | None) -> Pipeline:
@@ -39,21 +39,23 @@ def word_regression(c: float, class_weight: str | None, stop_words: str | None) 
     return make_pipeline(words, LogisticRegression(C=c, class_weight=class_weight, max_iter=1000))
 
 
-def character_regression(c: float, class_weight: str | None, longest: int) -> Pipeline:
-    """Logistic regression on TF-IDF of hashed character n-grams inside words."""
+def character_regression(c: float, class_weight: str | None) -> Pipeline:
+    """Logistic regression on TF-IDF of hashed character n-grams, words and word pairs.
+
+    The n-grams are of 1 to 5 characters inside a word; each punctuation mark is a word.
+    """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import make_pipeline, make_union
 
-    pieces = HashingVectorizer(
-        analyzer="char_wb",
-        ngram_range=(1, longest),
-        n_features=2**18,
-        alternate_sign=False,
-        norm=None,
+    counts = {"n_features": 2**18, "alternate_sign": False, "norm": None}
+    parts = (
+        HashingVectorizer(analyzer="char_wb", ngram_range=(1, 5), **counts),
+        HashingVectorizer(token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), **counts),
     )
-    weights = LogisticRegression(C=c, class_weight=class_weight, max_iter=1000)
-    return make_pipeline(pieces, TfidfTransformer(sublinear_tf=True), weights)
+    weighted = [make_pipeline(part, TfidfTransformer(sublinear_tf=True)) for part in parts]
+    regression = LogisticRegression(C=c, class_weight=class_weight, max_iter=2000)
+    return make_pipeline(make_union(*weighted), regression)
 
 
 MODELS = {
@@ -64,18 +66,16 @@ MODELS = {
 GRID: dict[str, dict[str, tuple[Any, ...]]] = {
     "naive bayes": {
         "alpha": (0.1, 0.3, 1.0),
-        "fit_prior": (True, False),
         "stop_words": (None, "english"),
     },
     "word regression": {
-        "c": (3.0, 10.0, 30.0),
+        "c": (3.0, 10.0),
         "class_weight": (None, "balanced"),
         "stop_words": (None, "english"),
     },
     "character regression": {
         "c": (30.0, 300.0),
         "class_weight": (None, "balanced"),
-        "longest": (4, 5),
     },
 }
 
