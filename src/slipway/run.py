@@ -225,9 +225,11 @@ class Run:
     def finish(self) -> None:
         """Write metrics, record and report pieces of this verb; its checkpoint has served.
 
-        What later stages recorded goes: it was about data or a model that are no more.
+        What later stages recorded goes: it was about data or a model that are no more. A verb of
+        the job's own that logs no figure leaves ``metrics.json`` as it is.
         """
-        self._put(self.out / "metrics.json", plain(dict(sorted(self.metrics.items()))))
+        if self.metrics or self.verb in STAGES:
+            self._put(self.out / "metrics.json", plain(dict(sorted(self.metrics.items()))))
         self._put(self.out / "run.json", self.record())
         self._put(self.out / "report.json", self.pieces)
         self._checkpoint.unlink(missing_ok=True)
