@@ -65,12 +65,14 @@ def score_file(
                 write({"line": line.number} | answer.model_dump(mode="json"))
             errors.write(bad)
             scored, wrong = scored + len(good), wrong + len(bad)
+    say(f"score: {scored} rows scored, {wrong} bad{f' (see {errors.path})' if wrong else ''}")
+    if wrong and not scored:
+        if output:
+            output.unlink()
+        raise InputInvalid(f"{source}: not one of {wrong} rows could be scored; {errors.first}")
     if output:
         done = output.with_name(f".{output.name}.done")
         done.write_text(json.dumps(mark), "utf-8")
-    say(f"score: {scored} rows scored, {wrong} bad{f' (see {errors.path})' if wrong else ''}")
-    if wrong and not scored:
-        raise InputInvalid(f"{source}: not one of {wrong} rows could be scored; {errors.first}")
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:

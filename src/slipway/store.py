@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,7 @@ def load(folder: Path, trusted: Sequence[str] = ()) -> Any:
     if (folder / SKOPS).is_file():
         return _load_skops(folder / SKOPS, trusted)
     if (folder / ONNX).is_file():
-        import onnxruntime
-
-        return onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
+        return _load_onnx(folder / ONNX)
     raise DataUnavailable(f"{folder}: no model; run train first, or mount one there")
 
 
@@ -66,6 +65,16 @@ def identity(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def _load_onnx(path: Path) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+
+    try:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except (refusals.Fail, refusals.InvalidProtobuf, refusals.InvalidGraph) as error:
+        raise InputInvalid(f"{path}: no ONNX model ({error})") from None
+
+
 def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
     import skops.io
 
@@ -74,7 +83,7 @@ def _load_skops(path: Path, trusted: Sequence[str]) -> Any:
         if unknown:
             raise InputInvalid(f"{path}: holds types that are not trusted: {sorted(unknown)}")
         return skops.io.load(path, trusted=list(trusted))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, json.JSONDecodeError) as error:
         raise InputInvalid(f"{path}: no skops file ({error!r})") from None
 
 
