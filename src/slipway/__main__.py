@@ -27,8 +27,8 @@ def sealed_answer(folder: Path, args: list[str]) -> str | None:
 def main() -> None:
     """Find the job that ``SLIPWAY_JOB`` names and run its command line."""
     args = sys.argv[1:] or ["run"]
-    if args[0] == "seal":
-        os.environ.setdefault("SLIPWAY_JOB", args[1] if len(args) > 1 else "")
+    if args[0] == "seal" and len(args) > 1:
+        os.environ["SLIPWAY_JOB"] = args[1]
     folder = os.environ.get("SLIPWAY_JOB")
     if not folder:
         sys.exit("error: SLIPWAY_JOB is not set; it names the folder of a job (jobs/<name>)")
@@ -37,18 +37,21 @@ def main() -> None:
         print(answer)
         return
     from slipway import verbs
-    from slipway.errors import SlipwayError
     from slipway.job import load_job
 
-    try:
-        job = load_job(Path(folder))
-    except SlipwayError as error:
-        sys.exit(verbs.failed(str(error), error.exit_code))
     if args[0] == "seal":
-        print(verbs.seal(job))
-        compileall.compile_dir(folder, quiet=1)
+        verbs.at_the_edge(lambda: seal(Path(folder)))
         return
-    verbs.main(job, args)
+    verbs.at_the_edge(lambda: verbs.invoke(load_job(Path(folder)), args))
+
+
+def seal(folder: Path) -> None:
+    """Write ``sealed.json`` into a job's folder and byte-compile its code."""
+    from slipway import verbs
+    from slipway.job import load_job
+
+    print(verbs.seal(load_job(folder)))
+    compileall.compile_dir(folder, quiet=1)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,28 @@ checksum), `sample` ships with the job, `own` is the user's file. Tiers never mi
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import secrets
 import shutil
-import sys
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway.errors import DataUnavailable
+from slipway.errors import ContentWrong, DataUnavailable
+from slipway.logs import say
 from slipway.spec import Dataset, JobSpec
 
 TIERS = ("auto", "real", "mirror", "sample")
 CHUNK = 1 << 20
 CONNECT_SECONDS = 10
+UNREACHABLE = (urllib.error.URLError, TimeoutError, ConnectionError)
 
 
 @dataclass(frozen=True)
@@ -65,19 +69,14 @@ def find(spec: JobSpec, name: str, wish: str = "auto") -> Source:
     for tier in ("mirror", "real") if wish == "auto" else (wish,):
         try:
             return _cached(dataset, tier) or _fetched(dataset, tier)
+        except ContentWrong:
+            raise
         except DataUnavailable as error:
-            if "sha256" in str(error):  # a wrong file is never passed over in silence
-                raise
             reasons.append(f"{tier}: {error}")
     if wish == "auto" and dataset.sample:
         say(f"data: {name} comes from the sample ({'; '.join(reasons)})")
         return _sample(spec, name, dataset)
     raise DataUnavailable(f"dataset {name}: {'; '.join(reasons)}")
-
-
-def say(message: str) -> None:
-    """Tell the user something on stderr, where results do not go."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _own(name: str, wish: str) -> Source:
@@ -128,7 +127,7 @@ def _fetched(dataset: Dataset, tier: str) -> Source:
 def _checked(path: Path, dataset: Dataset) -> str:
     found = sha256_of(path)
     if found != dataset.sha256:
-        raise DataUnavailable(f"{path}: sha256 is {found}; wanted {dataset.sha256}")
+        raise ContentWrong(f"{path}: sha256 is {found}; wanted {dataset.sha256}")
     return found
 
 
@@ -143,18 +142,23 @@ def _download(dataset: Dataset, url: str, tier: str, member: str) -> Source:
             if member:
                 fetched = _extract(fetched, member, Path(folder) / "member", dataset.bytes)
             digest = _checked(fetched, dataset)
+            with written(target.with_name(target.name + ".tier")) as note:
+                note.write_text(tier, "utf-8")
             fetched.replace(target)
-            target.with_name(target.name + ".tier").write_text(tier, "utf-8")
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, OSError) and not isinstance(error, UNREACHABLE):
+            told = f"{target}: cannot be written ({error.strerror or error})"
+            raise DataUnavailable(told) from None
         raise DataUnavailable(f"{url}: {getattr(error, 'reason', error)}") from None
-    except OSError as error:
-        raise DataUnavailable(f"{target}: cannot be written ({error.strerror or error})") from None
     return Source(target, tier, digest)
 
 
 def _retrieve(url: str, path: Path) -> Path:
     with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, path.open("wb") as file:
         shutil.copyfileobj(answer, file, CHUNK)
+        wanted = answer.headers.get("Content-Length")
+        if wanted and file.tell() != int(wanted):
+            raise ConnectionError(f"the connection broke after {file.tell()} of {wanted} bytes")
     return path
 
 
@@ -164,21 +168,24 @@ def _extract(archive: Path, member: str, path: Path, size: int) -> Path:
         with zipfile.ZipFile(archive) as opened:
             entry = opened.getinfo(member)
             if entry.file_size != size:
-                raise DataUnavailable(
+                raise ContentWrong(
                     f"{archive.name}: {member} has {entry.file_size} bytes; wanted {size}"
                 )
             with opened.open(entry) as source, path.open("wb") as file:
                 shutil.copyfileobj(source, file, CHUNK)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise DataUnavailable(f"{archive.name}: no zip archive with {member} ({error})") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise ContentWrong(f"{archive.name}: no zip archive with {member} ({error})") from None
     return path
 
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place only when the block succeeds."""
+    """Give a temporary path beside ``path`` that takes its place only when the block succeeds.
+
+    Its name is random: on a shared folder every container's process has the number 1.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
         part.replace(path)

@@ -30,6 +30,10 @@ class DataUnavailable(SlipwayError):
     exit_code = 5
 
 
+class ContentWrong(DataUnavailable):
+    """A file is there and is not the one that was declared; never passed over for another."""
+
+
 class InputInvalid(SlipwayError):
     """The content of an input is not what the job takes."""
 

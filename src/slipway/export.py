@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway.data import written
 from slipway.errors import InputInvalid
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def _to_onnx(job: Job, model: Any, folder: Path) -> str:
 
     kinds = {"string": StringTensorType, "number": FloatTensorType, "integer": FloatTensorType}
     fields = job.row.model_json_schema()["properties"]
+    for name, entry in fields.items():
+        if entry.get("type") not in kinds:
+            raise InputInvalid(f"field {name} has no ONNX type; write the export with @job.export")
     inputs = [(name, kinds[entry["type"]]([None, 1])) for name, entry in fields.items()]
     try:
         graph = skl2onnx.to_onnx(model, initial_types=inputs)
@@ -43,7 +47,8 @@ def _to_onnx(job: Job, model: Any, folder: Path) -> str:
             f"the model of {job.spec.name} has no ONNX form: {error}; write one with @job.export"
         ) from None
     content = graph.SerializeToString(deterministic=True)
-    (folder / "model.onnx").write_bytes(content)
+    with written(folder / "model.onnx") as part:
+        part.write_bytes(content)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     outputs = ", ".join(output.name for output in session.get_outputs())
     return f"onnxruntime {onnxruntime.__version__} loads it; its outputs are {outputs}"

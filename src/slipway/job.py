@@ -121,7 +121,8 @@ def load_job(folder: Path) -> Job:
     root = str(folder.resolve().parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
-    found = importlib.import_module(f"jobs.{folder.resolve().name}.job").job
+    module = importlib.import_module(f"jobs.{folder.resolve().name}.job")
+    found = getattr(module, "job", None)
     if not isinstance(found, Job):
         raise InputInvalid(f"{folder / 'job.py'}: 'job' is {type(found).__name__}; wanted a Job")
     return found

@@ -44,16 +44,20 @@ def judged(spec: JobSpec, out: Path) -> list[dict[str, Any]]:
     """Return the figures of `evaluate` with their bars: metric, value, bar, verdict.
 
     Real and mirrored data are the same bytes and share bars; the user's own file has none, and
-    neither has a run with ``--limit``.
+    neither has a run with ``--limit`` in any of its stages. A figure that is absent is NaN.
     """
-    record = read_json(out / "run.json").get("evaluate", {})
+    records = read_json(out / "run.json")
+    record = records.get("evaluate", {})
     figures = read_json(out / "metrics.json").get("evaluate", {})
     tier = {"mirror": "real"}.get(record.get("tier", ""), record.get("tier", ""))
-    limited = record.get("options", {}).get("limit") is not None
+    limited = any(
+        records.get(verb, {}).get("options", {}).get("limit") is not None for verb in ORDER
+    )
     bars = {} if limited else spec.accept.get(tier, {})
     rows = []
     for metric in dict.fromkeys([*bars, *figures]):
-        value, bar = figures.get(metric, float("nan")), bars.get(metric)
+        value, bar = figures.get(metric), bars.get(metric)
+        value = float("nan") if value is None else value
         verdict = "" if bar is None else "reached" if bar.holds(value) else "missed"
         rows.append({"metric": metric, "value": value, "bar": str(bar or ""), "verdict": verdict})
     return rows

@@ -8,6 +8,7 @@ artifacts up to date: ``metrics.json`` (figures only, byte-equal for equal runs)
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import resource
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +28,7 @@ import click
 
 from slipway import data
 from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
+from slipway.logs import say
 from slipway.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -86,7 +89,9 @@ class Run:
     @property
     def tier(self) -> str:
         """The tier of the data behind this run's figures: real, mirror, sample or own."""
-        tiers = {source.tier for source in self.sources.values()} or self._prepared_tiers()
+        tiers = {source.tier for source in self.sources.values()}
+        if self.verb != "prepare":
+            tiers |= self._prepared_tiers()
         if len(tiers) > 1:
             raise DataUnavailable(f"tiers {', '.join(sorted(tiers))} may not mix in one run")
         return next(iter(tiers), "none")
@@ -95,8 +100,9 @@ class Run:
         """Return the verified file of dataset ``name``; see `slipway.data.find` for errors."""
         if name not in self.sources:
             source = data.find(self.spec, name, self.options.data)
-            data.say(f"data: {name} is {source.path} (tier {source.tier})")
+            say(f"data: {name} is {source.path} (tier {source.tier})")
             self.sources[name] = source
+            _ = self.tier  # told now, not after hours of work
         return self.sources[name].path
 
     def prepared(self, name: str) -> Path:
@@ -119,9 +125,8 @@ class Run:
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str) -> None:
         """Put rows of equal keys into the report."""
-        self.pieces.append(
-            {"kind": "table", "name": name, "rows": [dict(row) for row in rows], "caption": caption}
-        )
+        plain_rows = [plain(row) for row in rows]
+        self.pieces.append({"kind": "table", "name": name, "rows": plain_rows, "caption": caption})
 
     def note(self, text: str) -> None:
         """Put a paragraph into the report."""
@@ -153,7 +158,7 @@ class Run:
             yield item
             if time.monotonic() - last > PLAIN_SECONDS or done == count:
                 last = time.monotonic()
-                data.say(f"{label}: {done}{f' of {count}' if count else ''}")
+                say(f"{label}: {done}{f' of {count}' if count else ''}")
 
     def resume(self) -> dict[str, Any] | None:
         """Return the state of the last checkpoint of this very run, or None to start afresh.
@@ -168,15 +173,15 @@ class Run:
             state, mark = kept["state"], kept["fingerprint"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputInvalid(f"{path}: damaged checkpoint ({error!r}); delete it") from None
-        if mark != self._fingerprint():
-            data.say(f"checkpoint {path} is of other options, data or code: starting afresh")
+        if mark != self._fingerprint:
+            say(f"checkpoint {path} is of other options, data or code: starting afresh")
             return None
-        data.say(f"resuming {self.verb} from {path}")
+        say(f"resuming {self.verb} from {path}")
         return dict(state)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Keep a JSON-able state, whole or not at all; after SIGTERM leave with `Stopped`."""
-        content = {"fingerprint": self._fingerprint(), "state": dict(state)}
+        content = {"fingerprint": self._fingerprint, "state": dict(state)}
         with data.written(self._checkpoint) as part:
             part.write_text(json.dumps(content), "utf-8")
         if self.stopping:
@@ -186,17 +191,20 @@ class Run:
     def _checkpoint(self) -> Path:
         return self.out / "checkpoints" / f"{self.verb}.json"
 
+    @cached_property
     def _fingerprint(self) -> dict[str, Any]:
+        """What a run depends on, taken once: hashing the split anew at each checkpoint is slow."""
         code = sorted(self.spec.folder.glob("*.py"))
         return {
-            "options": vars(self.options) | self.extra,
-            "data": self._prepared_hashes(),
+            "options": plain(vars(self.options) | self.extra),
+            "data": {} if self.verb == "prepare" else self._prepared_hashes(),
             "code": {path.name: data.sha256_of(path) for path in code},
         }
 
     def _prepared_hashes(self) -> dict[str, str]:
-        files = sorted(path for path in (self.out / "data").glob("*") if path.is_file())
-        return {path.name: data.sha256_of(path) for path in files}
+        folder = self.out / "data"
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): data.sha256_of(path) for path in files}
 
     def _prepared_tiers(self) -> set[str]:
         record = read_json(self.out / "run.json")
@@ -209,6 +217,8 @@ class Run:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataUnavailable(f"{self.out}: cannot be written ({error.strerror})") from None
+        if not os.access(self.out, os.W_OK | os.X_OK):
+            raise DataUnavailable(f"{self.out}: cannot be written")
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._stop)
 
@@ -217,7 +227,7 @@ class Run:
 
         What later stages recorded goes: it was about data or a model that are no more.
         """
-        self._put(self.out / "metrics.json", self.metrics)
+        self._put(self.out / "metrics.json", plain(dict(sorted(self.metrics.items()))))
         self._put(self.out / "run.json", self.record())
         self._put(self.out / "report.json", self.pieces)
         self._checkpoint.unlink(missing_ok=True)
@@ -240,7 +250,7 @@ class Run:
             "wall_seconds": round(time.perf_counter() - self.clock, 3),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "device": self.device,
-            "options": vars(self.options) | self.extra,
+            "options": plain(vars(self.options) | self.extra),
             "tier": self.tier,
             "data": {
                 name: {"tier": source.tier, "sha256": source.sha256, "file": source.path.name}
@@ -255,25 +265,25 @@ class Run:
         }
 
     def _put(self, path: Path, part: Any) -> None:
-        """Set this verb's part of a JSON file, sorted, so that equal content gives equal bytes."""
+        """Set this verb's part of a JSON file; verbs are sorted, a table keeps its columns."""
         later = STAGES[STAGES.index(self.verb) :] if self.verb in STAGES else ()
         kept = {verb: old for verb, old in read_json(path).items() if verb not in later}
         with data.written(path) as file:
-            content = kept | {self.verb: part}
-            file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+            content = dict(sorted((kept | {self.verb: part}).items()))
+            file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
 
     def _stop(self, *_: object) -> None:
         if self.stopping:
             os._exit(Stopped.exit_code)
         self.stopping = True
-        data.say(f"SIGTERM: {self.verb} leaves at its next checkpoint, in {STOP_SECONDS} s at most")
+        say(f"SIGTERM: {self.verb} leaves at its next checkpoint, in {STOP_SECONDS} s at most")
         watch = threading.Timer(STOP_SECONDS, self._leave)
         watch.daemon = True
         watch.start()
 
     def _leave(self) -> None:
         kept = self._checkpoint if self._checkpoint.exists() else "nothing"
-        data.say(f"no checkpoint was reached within {STOP_SECONDS} s; kept from before: {kept}")
+        say(f"no checkpoint was reached within {STOP_SECONDS} s; kept from before: {kept}")
         os._exit(Stopped.exit_code)
 
 
@@ -292,6 +302,19 @@ def pick_device(wish: str) -> str:
 def built(spec: JobSpec) -> dict[str, Any]:
     """Return what the image was built from: commit, state of the tree, hash of the sources."""
     return read_json(spec.folder / "build.json") or {"commit": "unknown"}
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: numpy's as Python's, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:

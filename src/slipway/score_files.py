@@ -21,8 +21,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from slipway import store
-from slipway.data import say, sha256_of, written
+from slipway.data import sha256_of, written
 from slipway.errors import DataUnavailable, InputInvalid
+from slipway.logs import say
 from slipway.types import Problem, known_fields, problems
 
 if TYPE_CHECKING:
@@ -49,30 +50,30 @@ def score_file(
     part, parts = parse_shard(shard)
     output = place(target, source, part, parts)
     mark = _mark(source, model_folder, parts, batch_size)
-    if output and finished(output, mark):
+    if output and output.resolve() == Path(source).resolve():
+        raise click.UsageError(f"{target}: OUTPUT is INPUT; wanted another file")
+    if output and source != "-" and finished(output, mark):
         say(f"score: {output} is finished; skipped")
         return
     model = job.load(model_folder)
     lines = itertools.islice(_read(source), part, None, parts)
     scored = wrong = 0
-    with ExitStack() as stack:
-        write = stack.enter_context(_writer(output))
-        errors = _Errors(output, stack)
-        for batch in _batches(lines, batch_size):
-            good, bad = _checked(job, batch)
-            answers = job.answers(model, [row for _, row in good]) if good else []
-            for (line, _), answer in zip(good, answers, strict=True):
-                write({"line": line.number} | answer.model_dump(mode="json"))
-            errors.write(bad)
-            scored, wrong = scored + len(good), wrong + len(bad)
-    say(f"score: {scored} rows scored, {wrong} bad{f' (see {errors.path})' if wrong else ''}")
-    if wrong and not scored:
-        if output:
-            output.unlink()
-        raise InputInvalid(f"{source}: not one of {wrong} rows could be scored; {errors.first}")
+    with _writer(output, ["line", *job.answer.model_fields]) as write:
+        with ExitStack() as stack:
+            errors = _Errors(output, stack)
+            for batch in _batches(lines, batch_size):
+                good, bad = _checked(job, batch)
+                answers = job.answers(model, [row for _, row in good]) if good else []
+                for (line, _), answer in zip(good, answers, strict=True):
+                    write({"line": line.number} | answer.model_dump(mode="json"))
+                errors.write(bad)
+                scored, wrong = scored + len(good), wrong + len(bad)
+        say(f"score: {scored} rows scored, {wrong} bad{f' (see {errors.path})' if wrong else ''}")
+        if wrong and not scored:  # errors.jsonl stays, an output without a row does not
+            raise InputInvalid(f"{source}: not one of {wrong} rows could be scored; {errors.first}")
     if output:
-        done = output.with_name(f".{output.name}.done")
-        done.write_text(json.dumps(mark), "utf-8")
+        with written(_done(output)) as note:
+            note.write_text(json.dumps(mark), "utf-8")
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -105,8 +106,12 @@ def place(target: str, source: str, part: int, parts: int) -> Path | None:
 
 def finished(output: Path, mark: Row) -> bool:
     """Tell whether this very output was written before from the same input, model and options."""
-    done = output.with_name(f".{output.name}.done")
-    return output.is_file() and done.is_file() and json.loads(done.read_text("utf-8")) == mark
+    done = _done(output)
+    return output.is_file() and done.is_file() and done.read_text("utf-8") == json.dumps(mark)
+
+
+def _done(output: Path) -> Path:
+    return output.with_name(f".{output.name}.done")
 
 
 def _mark(source: str, model_folder: Path, parts: int, batch_size: int) -> Row:
@@ -199,14 +204,28 @@ def _read_jsonl(file: Iterable[bytes]) -> Iterator[Line]:
         except (ValueError, RecursionError) as error:
             yield Line(number, {}, f"no JSON: {error}")
             continue
-        shape = "" if isinstance(row, dict) else f"{type(row).__name__}; wanted an object"
-        yield Line(number, row if isinstance(row, dict) else {}, shape)
+        if not isinstance(row, dict):
+            yield Line(number, {}, f"{type(row).__name__}; wanted an object")
+        elif b"\\ud" in text.lower() and not _is_text(json.dumps(row, ensure_ascii=False)):
+            yield Line(number, {}, "half of a surrogate pair, which is no text")
+        else:
+            yield Line(number, row)
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether UTF-8 can hold a text; pydantic lets pass what a model then stumbles over."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_csv(path: Path) -> Iterator[Line]:
     """Yield the rows under a header; the number is that of the line where the row ends."""
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        reader = csv.DictReader(file, strict=True)
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        reader = csv.reader(file, strict=True)
+        header = _header(path, reader)
         while True:
             try:
                 row = next(reader)
@@ -215,26 +234,46 @@ def _read_csv(path: Path) -> Iterator[Line]:
             except csv.Error as error:
                 yield Line(reader.line_num, {}, f"no CSV: {error}")
                 continue
-            wide = f"more fields than the header's {len(reader.fieldnames or [])}"
-            wrong = wide if None in row else ""
-            yield Line(reader.line_num, {key: value for key, value in row.items() if key}, wrong)
+            if row:
+                yield _csv_line(reader.line_num, header, row)
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise InputInvalid(f"{path}, line 1: no CSV header ({error})") from None
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputInvalid(f"{path}, line 1: found column {twice[0]!r} twice; wanted it once")
+    return header
+
+
+def _csv_line(number: int, header: list[str], row: list[str]) -> Line:
+    if len(row) != len(header):
+        return Line(number, {}, f"{len(row)} fields; wanted the header's {len(header)}")
+    if not _is_text("".join(row)):
+        return Line(number, {}, "bytes that are no UTF-8")
+    return Line(number, dict(zip(header, row, strict=True)))
 
 
 def _read_parquet(path: Path) -> Iterator[Line]:
     import pyarrow
     from pyarrow import parquet
 
+    number = 0
     try:
-        file = parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise InputInvalid(f"{path}: no Parquet file ({error})") from None
-    rows = (row for batch in file.iter_batches(8192) for row in batch.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        yield Line(number, row)
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(8192):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Line(number, row)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputInvalid(f"{path}, after row {number}: no Parquet file ({error})") from None
 
 
 @contextmanager
-def _writer(output: Path | None) -> Iterator[Callable[[Row], Any]]:
+def _writer(output: Path | None, columns: list[str]) -> Iterator[Callable[[Row], Any]]:
     """Give a function that takes a row; the file takes the output's place when all went well."""
     if output is None:
         yield lambda row: print(json.dumps(row))
@@ -246,22 +285,25 @@ def _writer(output: Path | None) -> Iterator[Callable[[Row], Any]]:
 
             rows: list[Row] = []
             yield rows.append
-            parquet.write_table(pyarrow.Table.from_pylist(rows), part)
+            empty = pyarrow.table({name: [] for name in columns})
+            parquet.write_table(pyarrow.Table.from_pylist(rows) if rows else empty, part)
             return
         with part.open("w", encoding="utf-8", newline="") as file:
             if output.suffix == ".csv":
-                yield _csv_writer(file)
+                yield _csv_writer(file, columns)
             else:
                 yield lambda row: file.write(json.dumps(row) + "\n")
 
 
-def _csv_writer(file: IO[str]) -> Callable[[Row], Any]:
-    writers: list[csv.DictWriter[str]] = []
+def _csv_writer(file: IO[str], columns: list[str]) -> Callable[[Row], Any]:
+    """Write the header, and give a function that writes a row; lists and objects are JSON."""
+    writer = csv.writer(file)
+    writer.writerow(columns)
 
     def write(row: Row) -> None:
-        if not writers:
-            writers.append(csv.DictWriter(file, list(row)))
-            writers[0].writeheader()
-        writers[0].writerow(row)
+        values = (row.get(name) for name in columns)
+        writer.writerow(
+            json.dumps(value) if isinstance(value, list | dict) else value for value in values
+        )
 
     return write

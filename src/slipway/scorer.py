@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from flask import Flask, Response, jsonify, render_template, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from slipway import store
@@ -185,7 +185,9 @@ def _describing_routes(app: Flask, service: Service) -> None:
 
 
 def _score_route(app: Flask, service: Service) -> None:
-    rows_type = TypeAdapter(list[service.job.row])  # type: ignore[name-defined]
+    row: Any = service.job.row
+    one: TypeAdapter[Any] = TypeAdapter(row)
+    several: TypeAdapter[Any] = TypeAdapter(Annotated[list[row], Field(max_length=row.max_rows)])
 
     @app.post("/score")
     def score() -> tuple[Response, int] | Response:
@@ -199,26 +201,18 @@ def _score_route(app: Flask, service: Service) -> None:
             return answer, code
         many = body.lstrip()[:1] == b"["
         try:
-            rows = rows_type.validate_json(body if many else b"[" + body + b"]", strict=True)
+            rows = (several if many else one).validate_json(body, strict=True)
         except ValidationError as error:
-            return _invalid(error, many)
-        if many and len(rows) > service.job.row.max_rows:
-            return _refused(
-                422, f"found {len(rows)} rows; wanted {service.job.row.max_rows} at most"
-            )
-        if not many and len(rows) != 1:
-            return _refused(400, "the body is not one JSON value")
-        answers = service.score(rows)
+            return _invalid(error)
+        answers = service.score(rows if many else [rows])
         return jsonify(answers if many else answers[0])
 
 
-def _invalid(error: ValidationError, many: bool) -> tuple[Response, int]:
+def _invalid(error: ValidationError) -> tuple[Response, int]:
     """Tell what is wrong with a body: 400 where it is no JSON, else 422 with each field's path."""
     found = problems(error)
     if any(entry["type"] == "json_invalid" for entry in error.errors(include_url=False)):
         return _refused(400, f"the body is no JSON: {found[0]['wanted']}")
-    if not many:  # a single row was wrapped in a list to be checked
-        found = [entry | {"path": entry["path"].removeprefix("/0") or "/"} for entry in found]
     told = f"{len(found)} field{'s are' if len(found) > 1 else ' is'} wrong"
     answer, code = _refused(422, told)
     answer.set_data(json.dumps({"error": told, "fields": found[:100]}))

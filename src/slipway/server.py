@@ -50,6 +50,7 @@ def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: s
     job.row.model_json_schema()  # a job without a scorer is told before the port is bound
     chosen = choose_port(port)
     _check_free(host, chosen)
+    _check_log(score_log)
     logging.getLogger("slipway").info("serving %s on http://%s:%d", job.spec.name, host, chosen)
     flag = mmap.mmap(-1, 1)  # shared with the worker, which is forked
 
@@ -94,8 +95,18 @@ def _app(job: Job, out: Path, score_log: str | None, flag: mmap.mmap, _: str) ->
     return application
 
 
+def _check_log(score_log: str | None) -> None:
+    try:
+        if score_log:
+            Path(score_log).open("a").close()
+    except OSError as error:
+        told = f"--score-log {score_log}: cannot be written ({error.strerror})"
+        raise DataUnavailable(told) from None
+
+
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

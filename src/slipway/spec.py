@@ -20,6 +20,7 @@ Spec = TypeVar("Spec")
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 BAR = re.compile(r"(>=|<=) (-?\d+(?:\.\d+)?(?:e-?\d+)?)")
+ACCEPT = ("real", "sample", "mean")
 MEMORY = re.compile(r"\d+(\.\d+)?[mg]")
 
 
@@ -77,7 +78,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path."""
+    """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path.
+
+    ``accept`` holds what one run must reach on ``real`` and on ``sample`` data, and what the
+    ``mean`` over the seeds 0 to 4 must reach on real data.
+    """
 
     name: str
     folder: Path
@@ -98,6 +103,8 @@ class JobSpec:
             raise InputInvalid(f"{path}: no such file; a job's folder holds job.toml") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputInvalid(f"{path}: {error}") from None
+        except OSError as error:
+            raise InputInvalid(f"{path}: cannot be read ({error.strerror})") from None
         try:
             return cls._of(folder, table)
         except ValueError as error:
@@ -106,6 +113,8 @@ class JobSpec:
     @classmethod
     def _of(cls, folder: Path, table: dict[str, Any]) -> JobSpec:
         name = folder.resolve().name
+        for key in {"name", "folder"} & table.keys():
+            raise ValueError(f"unknown key {key}; the folder gives the job its name")
         if not NAME.fullmatch(name):
             raise ValueError(f"folder {name!r} is no snake_case name")
         base = table.get("base", "base")
@@ -113,7 +122,8 @@ class JobSpec:
             raise ValueError(f"base = {base!r}; wanted one of {', '.join(get_args(Base))}")
         table["resources"] = _build(Resources, table.get("resources", {}), "resources")
         if not MEMORY.fullmatch(table["resources"].memory):
-            raise ValueError("resources.memory; wanted a size like '512m' or '2g'")
+            memory = table["resources"].memory
+            raise ValueError(f"resources.memory = {memory!r}; wanted a size like '512m' or '2g'")
         datasets = _tables(table, "data").items()
         table["data"] = {key: _build(Dataset, entry, f"data.{key}") for key, entry in datasets}
         table["accept"] = {
@@ -130,14 +140,22 @@ def _tables(table: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _bars(tier: str, table: Mapping[str, Any]) -> dict[str, Bar]:
-    if tier not in ("real", "sample"):
-        raise ValueError(f"[accept.{tier}]; wanted [accept.real] or [accept.sample]")
-    return {metric: Bar.parse(str(text)) for metric, text in table.items()}
+    if tier not in ACCEPT:
+        raise ValueError(f"[accept.{tier}]; wanted {', '.join(f'[accept.{t}]' for t in ACCEPT)}")
+    bars = {}
+    for metric, text in table.items():
+        try:
+            bars[metric] = Bar.parse(str(text))
+        except ValueError as error:
+            raise ValueError(f"accept.{tier}.{metric}: {error}") from None
+    return bars
 
 
 def _build(kind: type[Spec], table: Mapping[str, Any], place: str) -> Spec:
     """Make a dataclass of a table whose keys and types must be exactly its fields."""
     dot = f"{place}." if place else ""
+    if not isinstance(table, dict):
+        raise ValueError(f"{place} = {table!r}; wanted a table [{place}]")
     known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:

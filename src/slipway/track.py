@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,42 @@ if TYPE_CHECKING:
 STAGES = ("candidate", "shadow", "production")
 
 
+# mlflow's own are 7 retries and 120 s: a server that refuses would hold a job for minutes.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn MLflow's errors into ours: what a server may yet do is retryable, the rest is not."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)  # read when mlflow is imported
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        kind = Retryable if status >= 500 else DataUnavailable
+        raise kind(f"MLflow: {error}") from None
+
+
 class Tracker:
     """The runs and the registered model of one job, seen from one `Run`."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.model_name = f"slipway-{run.spec.name}"
-        self.client = _client(run.out)
+        with told():
+            self.client = _client(run.out)
 
+    @told()
     def log(
         self,
         name: str,
@@ -57,8 +86,12 @@ class Tracker:
         self.client.set_terminated(key)
         return str(key)
 
-    def versions(self) -> Iterator[dict[str, Any]]:
-        """Yield the registered versions, newest first: name, stages, metrics, run."""
+    @told()
+    def versions(self) -> list[dict[str, Any]]:
+        """Return the registered versions, newest first: name, stages, metrics, source."""
+        return list(self._versions())
+
+    def _versions(self) -> Iterator[dict[str, Any]]:
         found = self.client.search_model_versions(f"name='{self.model_name}'")
         aliases = self._aliases()
         for version in sorted(found, key=lambda entry: -int(entry.version)):
@@ -71,6 +104,7 @@ class Tracker:
                 "source": version.source,
             }
 
+    @told()
     def promote(self, version: int, stage: str) -> None:
         """Give a stage to a version; whichever had it loses it."""
         self.client.set_registered_model_alias(self.model_name, stage, str(version))
@@ -128,16 +162,8 @@ class Tracker:
 
 
 def _client(out: Path) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out / 'mlflow.db').resolve()}"
-    try:
-        return MlflowClient(uri)
-    except (MlflowException, OSError) as error:
-        kind = Retryable if "://" in uri and not uri.startswith("sqlite") else DataUnavailable
-        raise kind(f"MLflow at {uri}: {error}") from None
+    return MlflowClient(uri)

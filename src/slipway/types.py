@@ -22,7 +22,9 @@ SHOWN = 80
 class Input(BaseModel):
     """One row to score. Unknown fields are refused, so a misspelt one cannot pass unseen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
     max_rows: ClassVar[int] = 1_000
     """Rows in one request."""
@@ -32,9 +34,9 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """The answer for one row."""
+    """The answer for one row. NaN and infinity are refused: JSON has no word for them."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
 def problems(error: ValidationError) -> list[Problem]:

@@ -9,26 +9,28 @@ from __future__ import annotations
 import errno
 import inspect
 import json
-import logging
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from slipway.data import TIERS, say
-from slipway.errors import BarMissed, DataUnavailable, SlipwayError, Stopped
+from slipway.data import TIERS
+from slipway.errors import BarMissed, DataUnavailable, Retryable, SlipwayError, Stopped
+from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run, read_json
 
 if TYPE_CHECKING:
     from slipway.job import Job
 
 # What the machine refuses us: no fault of ours, and nothing that a traceback explains.
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 COMMON = {
     "seed": click.option(
         "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
@@ -44,6 +46,7 @@ COMMON = {
     "limit": click.option(
         "--limit", type=click.IntRange(1), default=None, help="Use at most so many rows."),
 }  # fmt: skip
+HYPERPARAMETERS = "hyperparameters.json"
 OUT = click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), envvar="SLIPWAY_OUT",
     default="/artifacts", show_default=True, help="Folder of the artifacts.",
@@ -52,15 +55,24 @@ OUT = click.option(
 
 def main(job: Job, args: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the contract."""
+    at_the_edge(lambda: invoke(job, args))
+
+
+def invoke(job: Job, args: list[str] | None) -> Any:
+    """Run the command line; every error comes through, and ``--help`` gives 0."""
+    return command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
+
+
+def at_the_edge(action: Callable[[], Any]) -> NoReturn:
+    """Do ``action``, tell of what went wrong, and exit with a code of the contract."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(Stopped.exit_code))
     configure_logging()
     try:
-        code = command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        code = stop.exit_code
+        code = action()
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        if isinstance(error, click.UsageError) and error.ctx:
+            say(error.ctx.get_usage())
+        code = failed(error.format_message(), error.exit_code)
     except click.Abort:
         say("interrupted")
         code = 130
@@ -73,45 +85,20 @@ def main(job: Job, args: list[str] | None = None) -> None:
 
 def explained(error: Exception) -> tuple[str, int, str]:
     """Return message, exit code and trace of an error that no one foresaw where it arose."""
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, OSError) and error.errno in FULL | REFUSED:
+        kind = Retryable if error.errno in FULL else DataUnavailable
         told = f"{error.filename}: cannot be read or written ({error.strerror})"
-        return told, DataUnavailable.exit_code, ""
+        return told, kind.exit_code, ""
     return f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc()
 
 
 def failed(message: str, code: int, trace: str = "") -> int:
     """Tell of an error, to SageMaker too where it runs us, and return the exit code."""
-    say(f"error: {message}" + (f"\n{trace}" if trace else ""))
+    say(f"error: {message}" + (f"\n{trace}" if trace else ""), "ERROR")
     platform = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "output"
-    if platform.is_dir():
+    with suppress(OSError):  # the error is told already, and its exit code matters more
         (platform / "failure").write_text(f"{message}\n{trace}"[:1024], "utf-8")
     return code
-
-
-class JsonLines(logging.Formatter):
-    """A log record as one JSON object: time, severity, logger, message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line."""
-        entry = {
-            "time": self.formatTime(record),
-            "severity": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["trace"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def configure_logging() -> None:
-    """Send logs to stderr: plain lines, or JSON with ``LOG_FORMAT=json``."""
-    handler = logging.StreamHandler()
-    if os.environ.get("LOG_FORMAT") == "json":
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def command_line(job: Job) -> click.Group:
@@ -126,7 +113,16 @@ def command_line(job: Job) -> click.Group:
             group.add_command(build(job))
     for build in (_card, _show, _models):
         group.add_command(build(job))
+    _check_hyperparameters(group)
     return group
+
+
+def _check_hyperparameters(group: click.Group) -> None:
+    """Raise UsageError for a hyperparameter that is no option: a misspelt one must not pass."""
+    known = {option.name for command in group.commands.values() for option in command.params}
+    for name in hyperparameters():
+        if name not in known and not name.startswith(("sagemaker_", "_")):
+            raise click.UsageError(f"{HYPERPARAMETERS}: {name} is no option of {group.name}")
 
 
 def _options(functions: list[Callable[..., Any]]) -> list[click.Parameter]:
@@ -153,7 +149,7 @@ def _command(
 def hyperparameters() -> dict[str, Any]:
     """Return SageMaker's hyperparameters, which are strings; click gives them their types."""
     base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
-    found = read_json(base / "input/config/hyperparameters.json")
+    found = read_json(base / "input" / "config" / HYPERPARAMETERS)
     return {name.replace("-", "_"): value for name, value in found.items()}
 
 
@@ -175,6 +171,10 @@ def _run_command(job: Job) -> click.Command:
     def callback(out: Path, **given: Any) -> None:
         for name in STAGES:
             run = perform(job, name, out, given)
+            if run.stopping and name != STAGES[-1]:
+                raise Stopped(
+                    f"stopped by SIGTERM after {name}; the same command goes on from here"
+                )
         conclude(job, run)
 
     return _command("run", "Prepare, train and evaluate, then report.", callback, own)
@@ -215,11 +215,12 @@ def _keep(job: Job, run: Run, model: Any) -> None:
     from slipway import store
     from slipway.track import Tracker
 
-    store.save(model, run.out / "model")
     params = {
         key: value for key, value in (vars(run.options) | run.extra).items() if value is not None
     }
+    # A server that does not answer must not leave a new model beside the record of the old one.
     Tracker(run).log("train", params, run.metrics, model, stage="candidate")
+    store.save(model, run.out / "model")
 
 
 def conclude(job: Job, run: Run) -> None:

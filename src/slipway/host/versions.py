@@ -244,5 +244,10 @@ def seed_of(artifacts: Path) -> str:
         return ""
     record = json.loads(path.read_text("utf-8")).get("prepare", {})
     files = sorted(path for path in (artifacts / "data").glob("*") if path.is_file())
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    found = {path.name: sha256_of(path) for path in files}
     return str(record["options"]["seed"]) if record.get("prepared") == found else ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
