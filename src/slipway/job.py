@@ -86,6 +86,8 @@ class Job:
         """Score a batch; raise RuntimeError when the job does not give one answer a row."""
         if self.scorer is None:
             raise InputInvalid(f"job {self.spec.name} has no @job.score function")
+        if not rows:  # libraries refuse an empty batch, each in its own way
+            return []
         found = list(self.scorer(model, list(rows)))
         if len(found) != len(rows):
             raise RuntimeError(f"score() gave {len(found)} answers for {len(rows)} rows")

@@ -191,6 +191,7 @@ def _score_route(app: Flask, service: Service) -> None:
 
     @app.post("/score")
     def score() -> tuple[Response, int] | Response:
+        body = request.get_data()  # read even to refuse it: what is unread ends the connection
         if request.mimetype != "application/json":
             found = request.mimetype or "no content type"
             return _refused(415, f"found {found}; wanted application/json")
@@ -198,7 +199,6 @@ def _score_route(app: Flask, service: Service) -> None:
             answer, code = _refused(503, f"the model is not ready: {service.state}")
             answer.headers["Retry-After"] = "1"
             return answer, code
-        body = request.get_data()
         many = body.lstrip()[:1] == b"["
         try:
             rows = (several if many else one).validate_json(body, strict=True)

@@ -85,7 +85,14 @@ def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: s
 def _app(job: Job, out: Path, score_log: str | None, flag: mmap.mmap, _: str) -> Any:
     from slipway.scorer import create_app
 
-    return create_app(job, out, score_log, draining=lambda: bool(flag[0]))
+    app = create_app(job, out, score_log, draining=lambda: bool(flag[0]))
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        # granian ends the stream where the body ends, so a body need not declare its length
+        environ["wsgi.input_terminated"] = True
+        return app(environ, start_response)
+
+    return application
 
 
 def _check_log(score_log: str | None) -> None:
