@@ -86,7 +86,7 @@ class Job:
         """Score a batch; raise RuntimeError when the job does not give one answer a row."""
         if self.scorer is None:
             raise InputInvalid(f"job {self.spec.name} has no @job.score function")
-        found = list(self.scorer(model, list(rows)))
+        found = list(self.scorer(model, list(rows))) if rows else []
         if len(found) != len(rows):
             raise RuntimeError(f"score() gave {len(found)} answers for {len(rows)} rows")
         return found
