@@ -1,5 +1,5 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
-#   JOB=spam   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)
+#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)
 .DEFAULT_GOAL := help
 .PHONY: help list new build run test check serve score bench demo clean hooks locks
 SLIPWAY := .venv/bin/slipway
@@ -14,7 +14,7 @@ new: .venv/stamp  ## write a new job: make new JOB=house_price [BASE=torch]
 build: .venv/stamp  ## build one job's image, or all, and print their sizes
 	@$(SLIPWAY) build $(JOB)
 
-run: .venv/stamp  ## run a job: make run JOB=spam [CMD="train --seed 3"]
+run: .venv/stamp  ## run a job: make run JOB=NAME [CMD="train --seed 3"]
 	@$(SLIPWAY) run $(JOB) $(CMD)
 
 test: .venv/stamp  ## run one job's tests, or all that this machine can
@@ -23,16 +23,16 @@ test: .venv/stamp  ## run one job's tests, or all that this machine can
 check: .venv/stamp  ## hold one job's image, or all, to the container contract
 	@$(SLIPWAY) check $(JOB)
 
-serve: .venv/stamp  ## serve a trained job over HTTP: make serve JOB=spam [PORT=8080]
+serve: .venv/stamp  ## serve a trained job over HTTP: make serve JOB=NAME [PORT=8080]
 	@$(SLIPWAY) serve $(JOB)
 
-score: .venv/stamp  ## score a file: make score JOB=spam IN=rows.jsonl OUT=scores.jsonl
+score: .venv/stamp  ## score a file: make score JOB=NAME IN=rows.jsonl OUT=scores.jsonl
 	@$(SLIPWAY) score $(JOB) $(IN) $(OUT)
 
 bench: .venv/stamp  ## measure a trained job's load time, latency and throughput
 	@$(SLIPWAY) bench $(JOB)
 
-demo: .venv/stamp  ## open a job's form page: make demo JOB=spam [PORT=8080]
+demo: .venv/stamp  ## open a job's form page: make demo JOB=NAME [PORT=8080]
 	@$(SLIPWAY) demo $(JOB)
 
 clean: .venv/stamp  ## remove one job's images, or all of ours

@@ -1,8 +1,8 @@
 # A job's image + pytest: runs the job's own tests where it will run; the context is the
 # repository's root. Coverage data goes to /artifacts.
 #
-#     docker build -f images/test.Dockerfile --build-arg IMAGE=slipway/spam -t slipway/spam-test .
-#     docker run --rm -v "$PWD/artifacts/spam:/artifacts" slipway/spam-test
+#     docker build -f images/test.Dockerfile --build-arg IMAGE=slipway/NAME -t slipway/NAME-test .
+#     docker run --rm -v "$PWD/artifacts/NAME:/artifacts" slipway/NAME-test
 ARG IMAGE
 ARG BUILD=slipway/build
 FROM ${BUILD} AS build

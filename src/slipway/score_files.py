@@ -22,7 +22,7 @@ import click
 
 from slipway import store
 from slipway.data import sha256_of, written
-from slipway.errors import InputInvalid
+from slipway.errors import DataUnavailable, InputInvalid
 from slipway.logs import say
 from slipway.types import Problem, known_fields, problems
 
@@ -186,7 +186,7 @@ def _read(source: str) -> Iterator[Line]:
     if path.suffix not in readers:
         raise click.UsageError(f"{source}: wanted a name that ends in {', '.join(SUFFIXES)}, or -")
     if not path.is_file():
-        raise click.UsageError(f"{source}: no such file")
+        raise DataUnavailable(f"{source}: no such file")
     return readers[path.suffix](path)
 
 

@@ -28,6 +28,9 @@ from slipway.run import STAGES, Options, Run, read_json
 if TYPE_CHECKING:
     from slipway.job import Job
 
+# What the machine refuses us: no fault of ours, and nothing that a traceback explains.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 COMMON = {
     "seed": click.option(
         "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
@@ -75,20 +78,18 @@ def at_the_edge(action: Callable[[], Any]) -> NoReturn:
         code = 130
     except SlipwayError as error:
         code = failed(str(error), error.exit_code)
-    except OSError as error:
-        code = failed(f"{error.filename}: {error.strerror}", *_of_the_machine(error))
     except Exception as error:
-        code = failed(f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc())
+        code = failed(*explained(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _of_the_machine(error: OSError) -> tuple[int, str]:
-    """Return the exit code of a file that cannot be used, with the traceback where we erred."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Retryable.exit_code, ""
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR):
-        return DataUnavailable.exit_code, ""
-    return 1, traceback.format_exc()
+def explained(error: Exception) -> tuple[str, int, str]:
+    """Return message, exit code and trace of an error that no one foresaw where it arose."""
+    if isinstance(error, OSError) and error.errno in FULL | REFUSED:
+        kind = Retryable if error.errno in FULL else DataUnavailable
+        told = f"{error.filename}: cannot be read or written ({error.strerror})"
+        return told, kind.exit_code, ""
+    return f"our fault: {type(error).__name__}: {error}", 1, traceback.format_exc()
 
 
 def failed(message: str, code: int, trace: str = "") -> int:

@@ -32,6 +32,7 @@ SOURCE = "dev.slipway.source"
 # What must be there before an image is built; the rest is inside one Dockerfile.
 PARENTS = {"base": [], "build": [], "torch": [], "cuda": ["base", "build"]}
 MEGABYTE = 10**6
+STDERR = 2  # what a build says is no result
 # Where PyTorch publishes wheels without CUDA.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # Uncompressed bytes an image may hold.
@@ -140,7 +141,7 @@ def _build(
         cwd=root,
         input=context,
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
-        stdout=sys.stderr.fileno(),
+        stdout=STDERR,
         check=False,
     )
     if done.returncode:
@@ -184,7 +185,7 @@ def ensure_debian(client: DockerClient, root: Path) -> None:
         made = subprocess.run(
             [str(root / "images" / "debian" / "build")],
             env={**os.environ, "PATH": path},
-            stdout=sys.stderr.fileno(),
+            stdout=STDERR,
             check=False,
         )
         if made.returncode:

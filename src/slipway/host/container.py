@@ -130,8 +130,7 @@ def create(
         cap_drop=["ALL"],
         security_opt=["no-new-privileges"],
         tty=_on_terminal(),
-        stdin_open=stdin,
-        detach=True,
+        stdin_open=stdin,  # and not detached: else the end of our stdin never reaches the job
         **more,
     )
 

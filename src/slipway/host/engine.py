@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 LAST_WITHOUT_BUILDX = 22
+SYSTEM_CLIENT = "/usr/bin/docker"
 
 
 class EngineAbsent(SlipwayError):
@@ -56,7 +57,7 @@ def docker_command() -> str:
     Clients from 23 on build through the buildx plugin and fail without it; older ones carry
     BuildKit themselves. A machine may hold both kinds.
     """
-    candidates = [shutil.which("docker"), "/usr/bin/docker"]
+    candidates = [shutil.which("docker"), SYSTEM_CLIENT]
     for client in dict.fromkeys(path for path in candidates if path and Path(path).exists()):
         if _says(client, "buildx", "version") or _major(client) <= LAST_WITHOUT_BUILDX:
             return client

@@ -7,6 +7,7 @@ S3-like store. DVC is only ever run as a command, from ``.venv-data``.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from slipway.errors import DataUnavailable, InputInvalid, SlipwayError
 from slipway.host import environment
 from slipway.spec import JobSpec
 
-LABELS = ("label", "target", "spam", "class")
+LABELS = ("label", "target", "class")
 REMOTE = "store"
 Row = tuple[str, ...]
 
@@ -114,9 +115,11 @@ class Versions:
             raise SlipwayError(f"version {name} exists already; choose another --name")
         replace_files(self.data, self.folder / "data")
         self.run_dvc("add", "--quiet", "data")
+        known = self._version_of((self.folder / "data.dvc").read_text("utf-8"))
+        if known:
+            self.git("checkout", "--quiet", "HEAD", "--", "data.dvc")
+            raise SlipwayError(f"these files are version {known} already; no new version")
         self.git("add", "--all")
-        if not self.git("status", "--porcelain"):
-            raise SlipwayError(f"nothing changed since {self.names()[-1]}; no new version")
         told = [f"seed {seed or 'unknown'}", *(f"{file}: {part}" for file, part in parts.items())]
         message = "; ".join(told)
         self.git("commit", "--quiet", "--message", f"{name}: {message}")
@@ -124,6 +127,11 @@ class Versions:
         if self.has_remote():
             self.run_dvc("push", "--quiet", "--all-tags")
         return name, message
+
+    def _version_of(self, pointer: str) -> str:
+        """Return the version with this DVC pointer, which holds the files' digest, or nothing."""
+        same = (name for name in self.names() if self.git("show", f"{name}:data.dvc") == pointer)
+        return next(same, "")
 
     def _next_name(self) -> str:
         numbers = [int(name[1:]) for name in self.names() if name[0] == "v" and name[1:].isdigit()]
@@ -230,9 +238,16 @@ def membership(before: Mapping[str, Part], after: Mapping[str, Part]) -> tuple[i
 
 
 def seed_of(artifacts: Path) -> str:
-    """Return the seed of the last prepare, as its record tells it, else nothing."""
+    """Return the seed that made the split files, where the record of prepare is of these files."""
     path = artifacts / "run.json"
     if not path.is_file():
         return ""
-    record = json.loads(path.read_text("utf-8"))
-    return str(record.get("prepare", {}).get("options", {}).get("seed", ""))
+    record = json.loads(path.read_text("utf-8")).get("prepare", {})
+    files = sorted(path for path in (artifacts / "data").glob("*") if path.is_file())
+    found = {path.name: sha256_of(path) for path in files}
+    return str(record["options"]["seed"]) if record.get("prepared") == found else ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,331 @@
+"""One job's image at a time, in containers as strict as the contract allows.
+
+Every container has a read-only root without tmpfs, no capabilities, no new privileges and, unless
+it serves, no network. It is removed with its volumes whatever happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.host import build, engine
+from slipway.spec import JobSpec
+
+SEED = 3
+PATIENCE = 120
+NUMBER = itertools.count(1)
+FIGURES = pytest.StashKey[dict[str, str]]()
+FUSE = threading.Event()  # never set: waiting on it is how a poll pauses
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a container left: its exit code and its two streams."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """A serving container and where it listens."""
+
+    container: Any
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def ask(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any, str]:
+        """Return status, headers and text of a GET, or of a POST where there is a body."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        request = urllib.request.Request(f"{self.url}{path}", body, named)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read().decode()
+
+    def score(self, body: Any) -> tuple[int, Any]:
+        """Post rows as JSON and return status and answer."""
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        code, _, text = self.ask("/score", sent, Content_Type="application/json")
+        return code, json.loads(text)
+
+    def log(self) -> str:
+        return self.container.logs().decode()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The image under test and what its containers see of this machine."""
+
+    client: Any
+    image: Any
+    spec: JobSpec
+    mirror: Path | None
+
+    @contextmanager
+    def started(self, *arguments: str, out: Path | None = None, **more: Any) -> Iterator[Any]:
+        """Give a running container; ``mounts`` maps a folder to (path inside, mode)."""
+        mounts = dict(more.pop("mounts", {}))
+        environ = {"SLIPWAY_IMAGE": f"{self.image.tags[0]}@{self.image.id}"}
+        if self.mirror:
+            mounts[self.mirror] = ("/mirror", "ro")
+            environ["SLIPWAY_MIRROR"] = "/mirror"
+        if out:
+            mounts[out] = ("/artifacts", "rw")
+        options = {
+            "name": f"slipway-test-{self.spec.name}-{os.getpid()}-{next(NUMBER)}",
+            "environment": environ | more.pop("environ", {}),
+            "volumes": [f"{path}:{inside}:{mode}" for path, (inside, mode) in mounts.items()],
+            "user": "1000:0",
+            "network_mode": "none",
+            "read_only": True,
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+        }
+        container = self.client.containers.create(
+            self.image.id, list(arguments), **(options | more)
+        )
+        try:
+            container.start()
+            yield container
+        finally:
+            container.remove(force=True, v=True)
+
+    def run(self, *arguments: str, **more: Any) -> Ended:
+        """Run a container to its end."""
+        with self.started(*arguments, **more) as container:
+            return ended(container)
+
+    @contextmanager
+    def serving(self, out: Path, *arguments: str) -> Iterator[Server]:
+        """Give a server whose port answers; its model may not be ready yet."""
+        port = {"8080/tcp": ("127.0.0.1", None)}
+        with self.started(
+            "serve", *arguments, out=out, network_mode="bridge", ports=port
+        ) as container:
+            container.reload()
+            found = container.ports["8080/tcp"][0]
+            yield Server(container, found["HostIp"], int(found["HostPort"]))
+
+
+def ended(container: Any) -> Ended:
+    """Wait for a container and read what it left."""
+    code = container.wait(timeout=PATIENCE * 5)["StatusCode"]
+    out, err = (
+        container.logs(stdout=stream == "out", stderr=stream == "err").decode()
+        for stream in ("out", "err")
+    )
+    return Ended(code, out, err)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE, pause: float = 0.02) -> Any:
+    """Poll until the condition holds and return what it gave; fail after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        FUSE.wait(pause)
+    return pytest.fail(f"not so after {seconds} s: {condition}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what stands in this folder, and nothing of another."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.docker)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what was measured: a limit that holds does not tell how far off it is."""
+    for name, text in config.stash.get(FIGURES, {}).items():
+        terminalreporter.write_line(f"{name}: {text}")
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> dict[str, str]:
+    """Figures to print at the end, by name."""
+    return pytestconfig.stash.setdefault(FIGURES, {})
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Any]:
+    try:
+        found = engine.connect()
+    except engine.EngineAbsent as error:
+        pytest.skip(str(error))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def subject(folder: Path, root: Path, client: Any, mirror: Path | None) -> Subject:
+    """The image of the job, built where it is absent or stale."""
+    spec = JobSpec.read(folder)
+    return Subject(client, build.build_job(client, root, spec), spec, mirror)
+
+
+@pytest.fixture(scope="session")
+def make_folder(
+    tmp_path_factory: pytest.TempPathFactory, subject: Subject
+) -> Iterator[Callable[..., Path]]:
+    """Return a function that makes a folder any uid may write to, with a copy of another in it."""
+    made: list[Path] = []
+
+    def make(source: Path | None = None) -> Path:
+        path = tmp_path_factory.mktemp("artifacts")
+        made.append(path)
+        if source:
+            shutil.copytree(source, path, dirs_exist_ok=True)
+        for entry in (path, *path.rglob("*")):
+            entry.chmod(0o777 if entry.is_dir() else 0o666)
+        return path
+
+    yield make
+    if os.getuid():  # what another uid wrote can only be removed from inside
+        code = "import shutil, sys; [shutil.rmtree(p, True) for p in sys.argv[1:]]"
+        mounts = {path: (f"/made/{number}", "rw") for number, path in enumerate(made)}
+        inside = [place for place, _ in mounts.values()]
+        entry = ["/opt/venv/bin/python", "-c", code]
+        subject.run(*inside, entrypoint=entry, user="0", mounts=mounts, cap_drop=[])
+
+
+@pytest.fixture
+def out(make_folder: Callable[..., Path]) -> Path:
+    """An empty folder for artifacts."""
+    return make_folder()
+
+
+@pytest.fixture(scope="session")
+def run_here(
+    subject: Subject, make_folder: Callable[..., Path]
+) -> Callable[[], tuple[Path, Ended]]:
+    """Return a function that runs the whole job anew, always with the same seed."""
+
+    def run() -> tuple[Path, Ended]:
+        place = make_folder()
+        return place, subject.run("run", "--seed", str(SEED), out=place)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(run_here: Callable[[], tuple[Path, Ended]]) -> tuple[Path, Ended]:
+    """The artifacts of one whole run, and how it ended."""
+    place, run = run_here()
+    assert run.code == 0, run.err
+    return place, run
+
+
+@pytest.fixture(scope="session")
+def trained(finished: tuple[Path, Ended]) -> Path:
+    """The artifacts of one whole run; a test that writes takes a copy."""
+    return finished[0]
+
+
+@pytest.fixture(scope="session")
+def described(subject: Subject) -> dict[str, Any]:
+    """What ``show`` prints."""
+    return json.loads(subject.run("show").out)
+
+
+@pytest.fixture(scope="session")
+def rows(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Thirty valid rows made of the schema's examples; free text differs from row to row."""
+    fields = described["input"]["properties"].items()
+
+    def value(entry: dict[str, Any], number: int) -> Any:
+        free = entry.get("type") == "string" and not {"enum", "const", "pattern"} & set(entry)
+        return f"{entry['examples'][0]} {number}" if free else entry["examples"][0]
+
+    known = {name: entry for name, entry in fields if "examples" in entry}
+    return [{name: value(entry, n) for name, entry in known.items()} for n in range(30)]
+
+
+@pytest.fixture(scope="session")
+def wrong(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row whose first field has a value of no type."""
+    return rows[0] | {next(iter(rows[0])): {"no": "value"}}
+
+
+@pytest.fixture(scope="session")
+def server(subject: Subject, trained: Path, make_folder: Callable[..., Path]) -> Iterator[Server]:
+    """A server with a warm model, shared by the tests that only ask."""
+    with subject.serving(make_folder(trained)) as found:
+        wait_until(lambda: answers(found))
+        yield found
+
+
+def answers(server: Server) -> bool:
+    """Tell whether a server is ready; a port that does not answer yet is not."""
+    try:
+        return server.ask("/readyz")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def leave() -> Callable[[Any], Ended]:
+    return ended
+
+
+@pytest.fixture(scope="session")
+def digests() -> Callable[[Path], dict[str, str]]:
+    """Return a function: the sha256 of each file below a folder, by name."""
+
+    def of(folder: Path) -> dict[str, str]:
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[..., Path]:
+    """Return a function that writes JSON lines; a text is a line as it stands."""
+
+    def write(path: Path, lines: list[Any]) -> Path:
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        path.write_text("\n".join(texts) + "\n", "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def read_rows() -> Callable[[Path], list[Any]]:
+    """Return a function that reads JSON lines."""
+    return lambda path: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
