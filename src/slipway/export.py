@@ -33,6 +33,7 @@ def _to_onnx(job: Job, model: Any, folder: Path) -> str:
     import onnxruntime
     import skl2onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
     kinds = {"string": StringTensorType, "number": FloatTensorType, "integer": FloatTensorType}
     fields = job.row.model_json_schema()["properties"]
@@ -40,8 +41,10 @@ def _to_onnx(job: Job, model: Any, folder: Path) -> str:
         if entry.get("type") not in kinds:
             raise InputInvalid(f"field {name} has no ONNX type; write the export with @job.export")
     inputs = [(name, kinds[entry["type"]]([None, 1])) for name, entry in fields.items()]
+    # Without it onnxruntime lowers letters by en_US.UTF-8, which a slim image does not have.
+    locale = {kind: {"locale": "C.UTF-8"} for kind in (CountVectorizer, TfidfVectorizer)}
     try:
-        graph = skl2onnx.to_onnx(model, initial_types=inputs)
+        graph = skl2onnx.to_onnx(model, initial_types=inputs, options=locale)
     except (NotImplementedError, RuntimeError, ValueError) as error:
         raise InputInvalid(
             f"the model of {job.spec.name} has no ONNX form: {error}; write one with @job.export"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -178,29 +179,16 @@ def test_a_damaged_checkpoint_is_told_and_never_guessed_at(make_run, toy, text) 
         make_run().resume()
 
 
-def test_after_sigterm_a_checkpoint_is_kept_and_the_run_leaves(make_run, monkeypatch) -> None:
-    timers = []
-    monkeypatch.setattr(
-        run_module.threading, "Timer", lambda *given: timers.append(given) or Timer()
-    )
+def test_after_sigterm_a_checkpoint_is_kept_and_the_run_leaves(make_run) -> None:
     run = make_run()
-    os.kill(os.getpid(), 15)
+    os.kill(os.getpid(), signal.SIGTERM)
 
     assert run.stopping
-    assert 25 == timers[0][0]
+    assert 25 == run_module.threading.Timer.made[-1]
     with pytest.raises(Stopped, match="train stopped by SIGTERM; kept in"):
         run.checkpoint({"done": 1})
 
     assert {"done": 1} == make_run().resume()
-
-
-class Timer:
-    """A timer that never fires."""
-
-    daemon = False
-
-    def start(self) -> None:
-        pass
 
 
 def test_without_a_checkpoint_in_time_the_process_leaves_with_143(
@@ -222,7 +210,7 @@ def test_a_second_sigterm_leaves_at_once(make_run, monkeypatch) -> None:
     monkeypatch.setattr(run_module.os, "_exit", left.append)
     run = make_run()
     run.stopping = True
-    os.kill(os.getpid(), 15)
+    os.kill(os.getpid(), signal.SIGTERM)
 
     assert [143] == left
 
