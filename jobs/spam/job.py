@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slipway import Field, Input, Job, Output, Run, store
+from slipway.data import written
 
-from . import charts, generator, measures, messages, models, rules
+from . import charts, generator, graph, measures, messages, models, rules
 
 if TYPE_CHECKING:
     import numpy as np
@@ -272,6 +273,30 @@ def score_messages(model: FixedThresholdClassifier, rows: list[Message]) -> list
     """Score messages at the threshold that the model carries."""
     found = measures.propensity_of(model, [row.text for row in rows]) if rows else []
     return [Verdict(prediction=bool(p >= model.threshold), propensity=float(p)) for p in found]
+
+
+@job.export
+def export(model: FixedThresholdClassifier, folder: Path) -> str:
+    """Write model.onnx; RuntimeError where held-out or generated messages differ by over 1e-5."""
+    content = graph.build(model).SerializeToString(deterministic=True)
+    test = folder.parent / "data" / "test.csv"
+    rows = messages.read_split(test) if test.is_file() else generator.generate()
+    texts = [row.text for row in rows]
+    apart = difference(content, model, texts)
+    if not apart <= 1e-5:
+        raise RuntimeError(f"onnxruntime and scikit-learn differ by {apart:.1e}; wanted 1e-05")
+    with written(folder / "model.onnx") as part:
+        part.write_bytes(content)
+    return f"onnxruntime agrees with scikit-learn on {len(texts)} messages to {apart:.1e}"
+
+
+def difference(content: bytes, model: FixedThresholdClassifier, texts: list[str]) -> float:
+    """Return how far onnxruntime's propensities are from scikit-learn's at most."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found, _ = session.run(None, graph.entries(model, texts))
+    return float(abs(found - measures.propensity_of(model, texts)).max())
 
 
 @job.command

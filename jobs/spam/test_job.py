@@ -1,12 +1,25 @@
 """The job on its own sample, and its maths against numbers worked by hand."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from sklearn.utils import murmurhash3_32
 
-from jobs.spam import generator, measures, messages, models, rules
-from jobs.spam.job import Message, evaluate, job, prepare, score, score_messages, train
+from jobs.spam import generator, graph, measures, messages, models, rules
+from jobs.spam.job import (
+    Message,
+    difference,
+    evaluate,
+    export,
+    job,
+    prepare,
+    score,
+    score_messages,
+    train,
+)
 from slipway import store
 from slipway.errors import InputInvalid, Stopped
 from slipway.run import Options, Run
@@ -138,6 +151,40 @@ def test_training_that_was_stopped_resumes_to_the_same_model(trained, tmp_path):
     second.finish()
     assert (out / "metrics.json").read_text().count("threshold") == 1
     assert uninterrupted.is_file()
+
+
+# The model as an ONNX graph
+
+
+ODD = ["", "?", "zzzz", "WIN FREE cash " * 600, "Straße 😀 £5"]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("texts", [ODD, [""], ["hello"]])
+def test_onnxruntime_agrees_with_each_model(trained, name, texts):
+    benchmark = store.load(trained / "benchmarks" / name)
+    told = export(benchmark, trained / "export")
+    assert re.fullmatch(r"onnxruntime agrees with scikit-learn on 18\d messages to \S+", told)
+    onnx.checker.check_model(trained / "export" / "model.onnx", full_check=True)
+    content = (trained / "export" / "model.onnx").read_bytes()
+    assert difference(content, benchmark, texts) < 1e-6
+
+
+def test_a_graph_that_disagrees_is_refused(model, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(measures, "CLIP", 0.1)
+        clipped = graph.build(model)
+    monkeypatch.setattr(graph, "build", lambda _: clipped)
+    with pytest.raises(RuntimeError, match=r"differ by \S+e-02; wanted 1e-05"):
+        export(model, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_hashing_is_told_right(trained):
+    benchmark = store.load(trained / "benchmarks" / "character regression")
+    found = graph.entries(benchmark, ["a"])["index"].tolist()
+    hashes = [abs(murmurhash3_32(piece)) % 2**18 for piece in (" ", "a", " a", "a ", " a ")]
+    assert sorted(found) == sorted([*hashes, 2**18 + abs(murmurhash3_32("a")) % 2**18])
 
 
 # The maths, worked by hand
