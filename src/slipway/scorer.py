@@ -192,6 +192,8 @@ def _score_route(app: Flask, service: Service) -> None:
     @app.post("/score")
     def score() -> tuple[Response, int] | Response:
         body = request.get_data()  # read even to refuse it: what is unread ends the connection
+        if request.content_length is None:
+            request.stream.read(1)  # werkzeug cuts such a body at the limit; past it this is a 413
         if request.mimetype != "application/json":
             found = request.mimetype or "no content type"
             return _refused(415, f"found {found}; wanted application/json")

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 import urllib.error
@@ -150,6 +151,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE, pause: f
             return found
         FUSE.wait(pause)
     return pytest.fail(f"not so after {seconds} s: {condition}")
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM unwind like Ctrl-C, so that a run that is cut short removes its containers."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
