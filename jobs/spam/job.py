@@ -2,8 +2,8 @@
 
 A logistic regression over short pieces of words, chosen on the validation split among three
 models and set beside ten rules written by hand. Pieces rather than words, because spam is
-misspelt on purpose; linear, because it answers in milliseconds and its weights can
-be read. The threshold is the one that catches the most spam at a precision of 0.90.
+misspelt on purpose; linear, because it answers in milliseconds and its weights can be read.
+The threshold is the one that catches the most spam at a precision of 0.90.
 
 Data:    UCI SMS Spam Collection, 5,574 messages, 747 of them spam (job.toml).
 Source:  Almeida, Gómez Hidalgo and Yamakami, DocEng 2011.

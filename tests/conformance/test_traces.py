@@ -60,11 +60,13 @@ def test_the_readmes_table_is_the_one_made_from_job_toml(root, at):
         pytest.skip("there is no README.md")
     wanted = catalog.markdown_table(catalog.read_jobs(root)).splitlines()
     lines = path.read_text("utf-8").splitlines()
-    assert wanted[0] in lines, f"{at(path)}: wanted the table of `slipway list --markdown`"
+    assert wanted[0] in lines, f"{at(path)}: wanted the table that `slipway list --readme` writes"
     start = lines.index(wanted[0])
     found = []
     for line in lines[start:]:
         if not line.startswith("|"):
             break
         found.append(line)
-    assert wanted == found, f"{at(path, start + 1)}: differs from `slipway list --markdown`"
+    assert wanted == found, (
+        f"{at(path, start + 1)}: differs from what `slipway list --readme` writes"
+    )

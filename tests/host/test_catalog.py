@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.errors import SlipwayError
 from slipway.host import catalog
 from slipway.host.new import create
 
@@ -28,4 +29,24 @@ def test_the_text_table_is_aligned() -> None:
 
 def test_the_markdown_table_links_each_job(root: Path) -> None:
     table = catalog.markdown_table(catalog.read_jobs(root))
-    assert table.splitlines()[2] == "| [`example`](jobs/example) | Example | base | real, sample |"
+    question = "Which of two kinds is this thing, by its length and width?"
+    row = f"| [`example`](jobs/example) | {question} | base | real, sample |"
+    assert table.splitlines()[2] == row
+
+
+def test_the_readme_gets_the_table_between_its_markers(root: Path) -> None:
+    readme = root / "README.md"
+    readme.write_text(f"# Title\n{catalog.OPENING}\nold\n{catalog.CLOSING}\nend\n", "utf-8")
+
+    catalog.write_readme(root)
+
+    table = catalog.markdown_table(catalog.read_jobs(root))
+    wanted = f"# Title\n{catalog.OPENING}\n{table}\n{catalog.CLOSING}\nend\n"
+    assert wanted == readme.read_text("utf-8")
+
+
+def test_a_readme_without_markers_is_told(root: Path) -> None:
+    (root / "README.md").write_text("# Title\n", "utf-8")
+
+    with pytest.raises(SlipwayError, match="wanted the lines"):
+        catalog.write_readme(root)

@@ -34,7 +34,7 @@ def slipway(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 def test_list_shows_every_job(slipway: Run) -> None:
     code, out, _ = slipway("list")
     assert code == 0
-    assert "example  Example" in out
+    assert "example  Which of two kinds" in out
 
 
 def test_an_unknown_job_is_one_line_and_exit_code_2(slipway: Run) -> None:

@@ -50,10 +50,11 @@ def tiers(spec: JobSpec) -> str:
 
 
 def rows(specs: Iterable[JobSpec]) -> list[tuple[str, str, str, str]]:
-    """Return name, title, base and data tiers of each job."""
-    return [(spec.name, spec.title, spec.base, tiers(spec)) for spec in specs]
+    """Return name, question, base and data tiers of each job."""
+    return [(spec.name, spec.question, spec.base, tiers(spec)) for spec in specs]
 
 
+OPENING, CLOSING = "<!-- jobs: made by `slipway list --readme` -->", "<!-- /jobs -->"
 HEADER = ("job", "question it answers", "base", "data")
 
 
@@ -64,9 +65,21 @@ def text_table(cells: list[tuple[str, ...]]) -> str:
     return "\n".join(lines)
 
 
+def write_readme(root: Path) -> Path:
+    """Put the table of jobs between the README's two markers and return its path."""
+    path = root / "README.md"
+    before, opening, rest = path.read_text("utf-8").partition(OPENING)
+    _, closing, after = rest.partition(CLOSING)
+    if not (opening and closing):
+        raise SlipwayError(f"{path}: wanted the lines {OPENING} and {CLOSING}")
+    table = markdown_table(read_jobs(root))
+    path.write_text(f"{before}{opening}\n{table}\n{closing}{after}", "utf-8")
+    return path
+
+
 def markdown_table(specs: Iterable[JobSpec]) -> str:
     """Return the README's table of jobs, each name a link to its folder."""
     lines = [f"| {' | '.join(HEADER)} |", "|---|---|---|---|"]
-    for name, title, base, data in rows(specs):
-        lines.append(f"| [`{name}`](jobs/{name}) | {title} | {base} | {data} |")
+    for name, question, base, data in rows(specs):
+        lines.append(f"| [`{name}`](jobs/{name}) | {question} | {base} | {data} |")
     return "\n".join(lines)

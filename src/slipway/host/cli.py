@@ -54,12 +54,15 @@ def cli(context: click.Context) -> None:
 
 @cli.command("list")
 @click.option("--markdown", is_flag=True, help="As the table of the README.")
+@click.option("--readme", is_flag=True, help="Put that table into the README.")
 @click.option("--json", "as_json", is_flag=True, help="The names alone, for a CI matrix.")
 @click.pass_obj
-def list_jobs(root: Path, markdown: bool, as_json: bool) -> None:
+def list_jobs(root: Path, markdown: bool, readme: bool, as_json: bool) -> None:
     """List all jobs."""
     specs = catalog.read_jobs(root)
-    if as_json:
+    if readme:
+        click.echo(catalog.write_readme(root))
+    elif as_json:
         click.echo(json.dumps([spec.name for spec in specs]))
     elif markdown:
         click.echo(catalog.markdown_table(specs))
@@ -174,7 +177,7 @@ def new(root: Path, name: str, base: str) -> None:
     """Write the folder of a new job that passes every check, to be changed."""
     from slipway.host.new import create
 
-    for path in create(root, name, base):
+    for path in [*create(root, name, base), catalog.write_readme(root)]:
         click.echo(path.relative_to(root))
     click.echo(f"\nnext: make test JOB={name}; make run JOB={name}", err=True)
 
