@@ -205,7 +205,9 @@ def containers(machine: Machine, tally: Tally, specs: Sequence[JobSpec]) -> None
 
 def accept(machine: Machine, tally: Tally) -> None:
     """Hold the bars of [accept] on real data, where it is at hand."""
-    if mirror_folder(machine.root) is None:
+    if machine.client is None:
+        tally.skipped["accept"] = machine.absent
+    elif mirror_folder(machine.root) is None:
         tally.skipped["accept"] = "no real data: SLIPWAY_MIRROR names no folder"
     else:
         machine.tests(tally, "accept")
