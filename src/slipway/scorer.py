@@ -73,10 +73,8 @@ class Service:
             self.job.answers(self.model, [self.job.row(**example(self.job.row))])
         except Exception as error:
             self.state = str(error)
-            level = logging.ERROR
-            log.log(
-                level, "model not loaded: %s", error, exc_info=not isinstance(error, SlipwayError)
-            )
+            unforeseen = not isinstance(error, SlipwayError)
+            log.error("model not loaded: %s", error, exc_info=unforeseen)
             return
         self.state = "ready"
         self.ready.set(1)
