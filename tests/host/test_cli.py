@@ -178,7 +178,7 @@ def test_test_says_what_it_could_not_run_and_why(
     assert code == 0
     assert "conformance, job example" in out
     assert "not run: containers: no Docker engine answers" in out
-    assert "not run: accept: no real data" in out
+    assert "not run: accept: no Docker engine answers" in out
 
 
 def test_a_failing_step_fails_the_whole(
