@@ -50,3 +50,11 @@ class Stopped(SlipwayError):
     """SIGTERM came; the work up to the last checkpoint is kept."""
 
     exit_code = 143
+
+
+class NotReady(Retryable):
+    """The model is not in memory yet, or the scorer is about to leave; over HTTP a 503."""
+
+
+class Busy(Retryable):
+    """More rows wait than the scorer takes; over HTTP a 429 with Retry-After."""
