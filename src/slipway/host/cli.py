@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from slipway.errors import SlipwayError
-from slipway.host import catalog
+from slipway.host import catalog, commands
 
 JOB = click.argument("job", metavar="JOB")
 RUNNER = click.option(
@@ -314,6 +314,9 @@ def diff(root: Path, job: str, one: str, other: str) -> None:
     for line in Versions.of(root, catalog.find_job(root, job)).diff(one, other):
         click.echo(line)
 
+
+for command in commands.ALL:
+    cli.add_command(command)
 
 if __name__ == "__main__":
     main()
