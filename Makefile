@@ -1,9 +1,11 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
-#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)
+#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)   ENGINE=local|ray|...   SHARDS=4
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score bench demo clean hooks locks
+.PHONY: help list new build run test check serve score batch submit bench demo clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
+ENGINE ?= local
+SHARDS ?= 4
 
 list: .venv/stamp  ## list all jobs
 	@$(SLIPWAY) list
@@ -28,6 +30,12 @@ serve: .venv/stamp  ## serve a trained job over HTTP: make serve JOB=NAME [PORT=
 
 score: .venv/stamp  ## score a file: make score JOB=NAME IN=rows.jsonl OUT=scores.jsonl
 	@$(SLIPWAY) score $(JOB) $(IN) $(OUT)
+
+batch: .venv/stamp  ## score in many containers: make batch JOB=NAME IN= OUT= [SHARDS=4] [ENGINE=local]
+	@$(SLIPWAY) batch $(JOB) $(IN) $(OUT) --shards $(SHARDS) --engine $(ENGINE)
+
+submit: .venv/stamp  ## run a verb on an engine: make submit JOB=NAME CMD="train --seed 3" [ENGINE=ray]
+	@$(SLIPWAY) submit --engine $(ENGINE) $(JOB) $(CMD)
 
 bench: .venv/stamp  ## measure a trained job's load time, latency and throughput
 	@$(SLIPWAY) bench $(JOB)

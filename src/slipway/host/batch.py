@@ -264,9 +264,8 @@ class Drive:
         cost = f", cost {spent / 3600 * self.caps.price:.2f}" if self.caps.price else ""
         line = f"batch: {done} of {len(self.batch.table)} shards done, {self.again} again, "
         line += f"{failed} failed{cost}"
-        click.echo(
-            f"\r{line}" if on_terminal and not last else line, err=True, nl=not on_terminal or last
-        )
+        over = on_terminal and not last  # the next line goes over this one
+        click.echo(f"\r{line}" if over else line, err=True, nl=not over)
 
 
 def last_line(log: Path) -> str:
@@ -394,7 +393,7 @@ def bring_to_end(
 def listed(root: Path, job: str) -> list[tuple[str, ...]]:
     """Return a line for each batch of a job, the newest last."""
     found = [read_state(path.parent) for path in root.glob(f"artifacts/{job}/batches/*/state.json")]
-    lines = [("id", "started", "engine", "state", "done", "what")]
+    lines: list[tuple[str, ...]] = [("id", "started", "engine", "state", "done", "what")]
     for state in sorted((one for one in found if one), key=lambda one: str(one["started"])):
         done = sum(row["state"] == "done" for row in state["table"])
         what = " ".join([*state["verb"], state["input"], state["output"]]).strip()

@@ -26,8 +26,8 @@ PLACES = {
     "role": "aws-batch: ARN of the job role, which gives access to s3://.",
     "execution-role": "aws-batch: ARN of the execution role.",
     "accelerator": "skypilot: kind of GPU, by default T4.",
-    "volume": "What is mounted at /artifacts: a claim (kubernetes), an EFS file system (aws-batch), "
-    "a bucket or folder (skypilot), a folder of every node (ray).",
+    "volume": "What is mounted at /artifacts: a claim (kubernetes), an EFS file system "
+    "(aws-batch), a bucket or folder (skypilot), a folder of every node (ray).",
 }
 OPTIONS = (
     click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True),
@@ -95,7 +95,7 @@ def perform(root: Path, job: str, given: dict[str, Any]) -> int:
 @on_an_engine
 @click.pass_obj
 def batch(
-    root: Path, job: str, source: str, target: str, more: tuple[str, ...], **given: Any
+    root: Path, /, job: str, source: str, target: str, more: tuple[str, ...], **given: Any
 ) -> int:
     """Score INPUT in many containers, each row exactly once.
 
@@ -112,7 +112,7 @@ def batch(
 @click.argument("verb", nargs=-1, required=True, type=click.UNPROCESSED, metavar="VERB [OPTION]...")
 @on_an_engine
 @click.pass_obj
-def submit(root: Path, job: str, verb: tuple[str, ...], **given: Any) -> int:
+def submit(root: Path, /, job: str, verb: tuple[str, ...], **given: Any) -> int:
     """Run one verb of a job in a container on an engine, tried again where that may help."""
     return perform(root, job, {"verb": verb, **given})
 

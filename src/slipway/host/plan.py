@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import click
 
@@ -38,7 +39,7 @@ class Request:
     price: float = 0.0
     cost: float | None = None
     names: tuple[str, ...] = ()
-    needs: Mapping[str, object] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     dry_run: bool = False
 
@@ -146,7 +147,7 @@ def aimed(work: Work, request: Request) -> Work:
 
 def merging(work: Work, request: Request) -> Work:
     """Return the work that makes one file of the parts, and checks that each row is there once."""
-    verb, source, parts, *_ = work.arguments
+    _, source, parts, *_ = work.arguments
     folder, _, file = request.target.rpartition("/")
     if is_local(request.target):
         folder, file = str(Path(request.target).resolve().parent), Path(request.target).name

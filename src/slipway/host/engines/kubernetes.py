@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from slipway.errors import SlipwayError
@@ -173,7 +174,7 @@ class Cluster:
         with self.work.log(index).open("w", encoding="utf-8") as log:
             for one in found:
                 name = one.metadata.name
-                text = present(lambda name=name: self.pods.read_namespaced_pod_log(name, where))
+                text = present(partial(self.pods.read_namespaced_pod_log, name, where))
                 log.write(f"--- {name} on {one.spec.node_name}\n{text or ''}")
             log.write("" if done else f"--- {reason}\n")
         if not found:

@@ -111,8 +111,8 @@ class Local:
         """Stop all containers of this batch, whoever started them, all at once."""
         self.stopping.set()
         self.pool.shutdown(wait=False, cancel_futures=True)
-        of_batch = {"label": f"{LABEL}={self.work.name}"}
-        found = self.client.containers.list(filters=of_batch) if self.client else []
+        label = f"{LABEL}={self.work.name}"
+        found = self.client.containers.list(filters={"label": label}) if self.client else []
         processes = [process for process in list(self.live.values()) if process]
         with ThreadPoolExecutor(max(1, len(found) + len(processes))) as many:
             for process in processes:

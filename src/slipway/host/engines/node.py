@@ -72,8 +72,8 @@ def attempt(
 ) -> tuple[int, str, float, bytes]:
     """Return exit code, host, seconds and the end of the output; ``before`` clears the way.
 
-    In a command, ``{user}`` is the user here, so that what a container writes belongs to the node's,
-    and ``{gpus}`` the devices that Ray gave.
+    In a command, ``{user}`` is the user here, so that what a container writes belongs to
+    the node's, and ``{gpus}`` the devices that Ray gave.
     """
     started, host = time.monotonic(), os.uname().nodename
     here = {
