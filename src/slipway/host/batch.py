@@ -28,6 +28,7 @@ from slipway.host.plan import Request, check, fingerprint, make_work, merging
 from slipway.spec import JobSpec, Resources
 
 TICK = 0.5  # seconds between looks at caps and signals
+FIRST_PAUSE = 1.0  # before the first try again; twice as long before each further one
 LONGEST_PAUSE = 30.0
 COLUMNS = ("shard", "state", "attempts", "rows", "bad", "seconds", "where")
 RETRYABLE = 33
@@ -155,7 +156,6 @@ class Drive:
 
     def __init__(self, batch: Batch, engine: Engine, work: Work, caps: Caps, parts: str) -> None:
         self.batch, self.engine, self.work, self.caps, self.parts = batch, engine, work, caps, parts
-        self.pause = 1.0  # before the first try again; twice as long before each further one
         self.later: list[tuple[float, int]] = []
         self.failed: list[tuple[int, int]] = []
         self.again = 0
@@ -205,7 +205,7 @@ class Drive:
         ):
             row |= {"state": "again", "code": ended.code}
             self.again += 1
-            pause = min(self.pause * 2 ** (row["attempts"] - 1), LONGEST_PAUSE)
+            pause = min(FIRST_PAUSE * 2 ** (row["attempts"] - 1), LONGEST_PAUSE)
             self.later.append((time.monotonic() + pause, ended.shard))
             click.echo(f"\nshard {ended.shard}: {code} on {ended.where}; again", err=True)
         else:
