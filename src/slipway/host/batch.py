@@ -321,7 +321,7 @@ def text_table(batch: Batch) -> str:
         "state": batch.record["state"],
         "attempts": sum(row["attempts"] for row in batch.table),
         "seconds": round(sum(row["seconds"] for row in batch.table), 1),
-        "where": f"{len({row['where'] for row in batch.table} - {''})} places",
+        "where": f"places: {len({row['where'] for row in batch.table} - {''})}",
     } | total
     cells = [COLUMNS, *rows, [shown(sums[name]) for name in COLUMNS]]
     return catalog.text_table([tuple(row) for row in cells])

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Any
 
 GRACE = 30  # seconds from SIGTERM to SIGKILL; the contract gives a container 25
@@ -43,11 +44,18 @@ def run(
     ) as process:
         started(process)
         try:
-            code = process.wait()
+            code = ended(process)
         except BaseException:
             stop(process)
             raise
     return code if code >= 0 else 128 - code
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process in turns: Ray's cancel does not break into a system call."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(1)
 
 
 def _die_with_parent() -> Any:
