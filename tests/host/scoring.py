@@ -1,4 +1,4 @@
-"""Stands in for an image: keeps its contract for `score --shard` and `merge`, with a constant score.
+"""Stands in for an image: `score --shard` and `merge` as in the contract, with a constant score.
 
 It imports the standard library only and takes no time, so that a test of an engine measures the
 engine. What goes wrong is chosen by a test: `FAULTS` is a folder in which a file named for a shard
@@ -14,6 +14,7 @@ from pathlib import Path
 
 
 def score(source: str, folder: str, shard: str) -> int:
+    """Write one part and its record, or do what a test asked for."""
     index, _, count = shard.partition("/")
     index = index or os.environ.get("JOB_COMPLETION_INDEX", "")
     code = fault(index)
@@ -40,6 +41,7 @@ def score(source: str, folder: str, shard: str) -> int:
 
 
 def fault(index: str) -> int:
+    """Take the exit code of this attempt from the shard's file; a negative one is a signal."""
     path = Path(os.environ.get("FAULTS", "/nowhere"), index)
     if not path.is_file():
         return 0
@@ -49,6 +51,7 @@ def fault(index: str) -> int:
 
 
 def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with part.open("w") as file:
@@ -61,6 +64,7 @@ def write(path: Path, text: str) -> None:
 
 
 def merge(folder: str, source: str, result: str) -> int:
+    """Make one file of the parts where each row of the input is in them once."""
     parts = sorted(Path(folder).glob("part-*.jsonl"))
     rows = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
     wanted = [json.loads(line)["id"] for line in Path(source).read_text().splitlines()]
@@ -73,6 +77,7 @@ def merge(folder: str, source: str, result: str) -> int:
 
 
 def main(verb: str, *given: str) -> int:
+    """Run one verb and return its exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if verb == "score":
         source, folder, _, shard = given

@@ -73,11 +73,17 @@ def test_the_definition_says_what_is_tried_again(aws: Any, work: Work) -> None:
     engine = aws_batch.open_engine(work)
     engine.start(range(4))
     found = aws.describe_job_definitions(jobDefinitionName=work.name)["jobDefinitions"][0]
-    needs = {one["type"]: one["value"] for one in found["containerProperties"]["resourceRequirements"]}
+    needs = {
+        one["type"]: one["value"] for one in found["containerProperties"]["resourceRequirements"]
+    }
     assert needs == {"VCPU": "1", "MEMORY": "2048", "GPU": "1"}
     assert found["containerProperties"]["command"][-2:] == ["--shard", "/4"]
     rules = found["retryStrategy"]["evaluateOnExit"]
-    again = [rule.get("onExitCode", rule.get("onexitcode")) for rule in rules if rule["action"].upper() == "RETRY"]
+    again = [
+        rule.get("onExitCode", rule.get("onexitcode"))
+        for rule in rules
+        if rule["action"].upper() == "RETRY"
+    ]
     assert found["retryStrategy"]["attempts"] == 3
     assert {"33", "137", "143"} <= set(again)
     assert "open-sesame" not in str(found)

@@ -78,9 +78,7 @@ def command_lines() -> list[bytes]:
     return [line for line in found if b"scoring.py" in line]
 
 
-def test_a_raylet_that_is_killed_costs_its_shards_only(
-    tmp_path: Path, cluster, engine_of
-) -> None:
+def test_a_raylet_that_is_killed_costs_its_shards_only(tmp_path: Path, cluster, engine_of) -> None:
     work = batches.work_of(tmp_path, rows=40, shards=8, PAUSE="0.7")
     victim = sorted(cluster.worker_nodes, key=lambda one: one.node_id)[0]
     threading.Timer(1.5, cluster.remove_node, (victim, False)).start()

@@ -1,4 +1,4 @@
-"""The task that SkyPilot gets: its script is run here, with a docker command that notes its calls."""
+"""What SkyPilot gets: the script is run here, with a docker command that notes its calls."""
 
 import os
 import subprocess
@@ -63,7 +63,9 @@ def test_each_node_does_its_shards(work: Work, tmp_path: Path) -> None:
         folder.mkdir()
         code, calls = run(work, folder, rank)
         assert (code, shards(calls)) == (0, wanted)
-        assert calls[0].endswith("score s3://bucket/rows of today.jsonl s3://bucket/parts --shard /5")
+        assert calls[0].endswith(
+            "score s3://bucket/rows of today.jsonl s3://bucket/parts --shard /5"
+        )
         assert "open-sesame" not in calls[0]
 
 

@@ -138,7 +138,10 @@ class Service:
         self.told |= set(new)
         if not new:
             time.sleep(seconds)
-        return [self._ended(index, one) for index, one in sorted(new.items())]
+        names = [new[index]["jobId"] for index in sorted(new)]
+        chunks = (names[at : at + AT_ONCE] for at in range(0, len(names), AT_ONCE))
+        found = (job for some in chunks for job in self.batch.describe_jobs(jobs=some)["jobs"])
+        return [self._ended(job) for job in found]
 
     def _children(self) -> Iterator[dict[str, Any]]:
         """Yield all jobs of the array; a job without an array is its own only child."""
@@ -150,9 +153,12 @@ class Service:
             for page in pages.paginate(arrayJobId=self.handle, jobStatus=status):
                 yield from page["jobSummaryList"]
 
-    def _ended(self, index: int, child: dict[str, Any]) -> Ended:
-        [job] = self.batch.describe_jobs(jobs=[child["jobId"]])["jobs"]
-        container, attempts = job.get("container", {}), job.get("attempts", [])
+    def _ended(self, job: dict[str, Any]) -> Ended:
+        index, container, attempts = (
+            index_of(job),
+            job.get("container", {}),
+            job.get("attempts", []),
+        )
         code = 0 if job["status"] == "SUCCEEDED" else container.get("exitCode")
         milliseconds = (job.get("stoppedAt") or 0) - (job.get("startedAt") or 0)
         stream = container.get("logStreamName")
@@ -186,5 +192,5 @@ class Service:
 
 
 def index_of(job: dict[str, Any]) -> int:
-    """Return the place of a child in its array."""
-    return int(job.get("arrayProperties", {}).get("index", 0))
+    """Return the place of a child in its array, which is the end of its id."""
+    return int(job["jobId"].partition(":")[2] or 0)
