@@ -33,7 +33,10 @@ SPLIT = {"columns", "data", "index"}
 
 @dataclass(frozen=True)
 class Adapter:
-    """One route; ``takes`` names the body, for the description in `slipway.openapi`."""
+    """One route; ``MODEL`` in it is the job's name.
+
+    ``takes`` names the body, for the description in `slipway.openapi`.
+    """
 
     method: str
     rule: str
@@ -46,9 +49,10 @@ def add_routes(app: Flask, service: Service) -> None:
     """Add every platform's routes to the app of a scorer."""
     taken = {rule.rule for rule in app.url_map.iter_rules()}
     for adapter in (*ADAPTERS, *vertex_adapters(taken)):
+        rule = adapter.rule.replace("MODEL", service.job.spec.name)
         app.add_url_rule(
-            adapter.rule,
-            f"{adapter.method} {adapter.rule}".replace(".", "_"),
+            rule,
+            f"{adapter.method} {rule}".replace(".", "_"),
             partial(adapter.view, service),
             methods=[adapter.method],
         )
@@ -247,29 +251,16 @@ def _unwrapped(value: Any) -> Any:
     return value["b64"] if isinstance(value, dict) and set(value) == {"b64"} else value
 
 
-def _known(service: Service, model: str, version: str | None = None) -> None:
-    """Raise Refused (404) for a model or a version that is not served here."""
-    if model != service.job.spec.name:
-        raise Refused(404, f"model {model} is not served here; there is {service.job.spec.name}")
+def _known(service: Service, version: str | None) -> str:
+    """Return the model's name; raise Refused (404) for a version that is not served here."""
     if version not in (None, service.model_id):
         raise Refused(404, f"version {version} is not served here; there is {service.model_id}")
+    return service.job.spec.name
 
 
 def list_v1(service: Service) -> Answer:
     """List the one model."""
     return jsonify(models=[service.job.spec.name])
-
-
-def model_v1(service: Service, model: str) -> Answer:
-    """Tell whether the model is ready."""
-    _known(service, model)
-    return jsonify(name=model, ready=ready(service)), 200 if ready(service) else 503
-
-
-def predict_v1(service: Service, model: str) -> Answer:
-    """Answer ``instances`` with ``predictions``."""
-    _known(service, model)
-    return predict_instances(service)
 
 
 def server_v2(service: Service) -> Answer:
@@ -288,9 +279,9 @@ def ready_v2(service: Service) -> Answer:
     return jsonify(ready=ready(service)), 200 if ready(service) else 503
 
 
-def model_v2(service: Service, model: str, version: str | None = None) -> Answer:
+def model_v2(service: Service, version: str | None = None) -> Answer:
     """Return the model's metadata: a tensor for each field."""
-    _known(service, model, version)
+    model = _known(service, version)
     return jsonify(
         name=model,
         versions=[service.model_id] if service.model_id else [],
@@ -300,16 +291,16 @@ def model_v2(service: Service, model: str, version: str | None = None) -> Answer
     )
 
 
-def model_ready_v2(service: Service, model: str, version: str | None = None) -> Answer:
+def model_ready(service: Service, version: str | None = None) -> Answer:
     """Tell whether the model is ready."""
-    _known(service, model, version)
+    model = _known(service, version)
     return jsonify(name=model, ready=ready(service)), 200 if ready(service) else 503
 
 
-def infer_v2(service: Service, model: str, version: str | None = None) -> Answer:
+def infer_v2(service: Service, version: str | None = None) -> Answer:
     """Score tensors; the protocol's only code for what is wrong with them is 400."""
     body = bodies.whole(request)
-    _known(service, model, version)
+    model = _known(service, version)
     try:
         asked, binary = tensors.read(body, request.headers.get(HEADER))
         rows = tensors.rows(asked, binary, bodies.row_of(service.job.row))
@@ -333,23 +324,23 @@ def _in_one_line(error: Refused) -> str:
     return f"{error}: {first['path']}: found {first['found']}; {first['wanted']}"
 
 
-V2 = "/v2/models/<model>"
+V2 = "/v2/models/MODEL"
 ADAPTERS = (
     Adapter("GET", "/ping", ping, "SageMaker, MLflow: ready."),
     Adapter("GET", "/health", ping, "MLflow, Hugging Face: ready."),
     Adapter("GET", "/execution-parameters", execution_parameters, "SageMaker's batch transform."),
-    Adapter("POST", "/invocations", invocations, "SageMaker, MLflow.", "instances"),
-    Adapter("POST", "/predict", predict, "Hugging Face, Vertex AI.", "instances"),
+    Adapter("POST", "/invocations", invocations, "SageMaker, MLflow.", "any"),
+    Adapter("POST", "/predict", predict, "Hugging Face, Vertex AI.", "any"),
     Adapter("GET", "/v1/models", list_v1, "KServe v1: the model."),
-    Adapter("GET", "/v1/models/<model>", model_v1, "KServe v1: ready."),
-    Adapter("POST", "/v1/models/<model>:predict", predict_v1, "KServe v1.", "instances"),
+    Adapter("GET", "/v1/models/MODEL", model_ready, "KServe v1: ready."),
+    Adapter("POST", "/v1/models/MODEL:predict", predict_instances, "KServe v1.", "instances"),
     Adapter("GET", "/v2", server_v2, "Open Inference Protocol: the server."),
     Adapter("GET", "/v2/health/live", live_v2, "Open Inference Protocol: live."),
     Adapter("GET", "/v2/health/ready", ready_v2, "Open Inference Protocol: ready."),
     Adapter("GET", V2, model_v2, "Open Inference Protocol: the model's tensors."),
-    Adapter("GET", f"{V2}/ready", model_ready_v2, "Open Inference Protocol: the model is ready."),
+    Adapter("GET", f"{V2}/ready", model_ready, "Open Inference Protocol: the model is ready."),
     Adapter("POST", f"{V2}/infer", infer_v2, "Open Inference Protocol.", "tensors"),
     Adapter("GET", f"{V2}/versions/<version>", model_v2, "The same of a version."),
-    Adapter("GET", f"{V2}/versions/<version>/ready", model_ready_v2, "The same of a version."),
+    Adapter("GET", f"{V2}/versions/<version>/ready", model_ready, "The same of a version."),
     Adapter("POST", f"{V2}/versions/<version>/infer", infer_v2, "The same.", "tensors"),
 )
