@@ -155,14 +155,14 @@ def deliver(out: Path) -> None:
     found = training()
     if found is None:
         return
-    if found.model != out / "model":
-        shutil.copytree(out / "model", found.model, dirs_exist_ok=True)
-    if (out / "run.json").is_file():
-        shutil.copy(out / "run.json", found.model)
-    if found.reports != out:
-        for name in REPORTS:
-            if (out / name).is_file():
-                shutil.copy(out / name, found.reports)
+    files = [path for path in (out / "model").rglob("*") if path.is_file()]
+    copies = {path: found.model / path.relative_to(out / "model") for path in files}
+    copies[out / "run.json"] = found.model / "run.json"
+    copies |= {out / name: found.reports / name for name in REPORTS}
+    for source, target in copies.items():
+        if source.is_file() and source != target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)  # no modes, no times: the folder may be another's
     say(f"places: the model is in {found.model}, the report in {found.reports} ({found.origin})")
 
 
