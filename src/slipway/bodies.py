@@ -215,7 +215,11 @@ def _decoded(body: bytes) -> str:
 def _csv(body: bytes, params: Mapping[str, str], row: Row) -> Asked:
     """Read a table with a header; where it can be told, one without (RFC 4180: ``header``)."""
     try:
-        lines = [line for line in csv.reader(io.StringIO(_decoded(body)), strict=True) if line]
+        lines = [
+            line
+            for line in csv.reader(io.StringIO(_decoded(body), newline=""), strict=True)
+            if line
+        ]
     except csv.Error as error:
         raise Refused(400, f"the body is no CSV: {error}") from None
     names = list(row.kind.model_fields)
@@ -225,6 +229,10 @@ def _csv(body: bytes, params: Mapping[str, str], row: Row) -> Asked:
         header = names
     else:
         lines = lines[1:]
+    missing = set(row.required) - set(header)
+    if missing:
+        wanted = f"a header with {', '.join(sorted(missing))}, or header=absent in the content type"
+        raise wrong_field("/", repr(",".join(header))[:80], wanted)
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise Refused(400, f"the header names {twice[0]!r} twice")
@@ -235,7 +243,7 @@ def _csv(body: bytes, params: Mapping[str, str], row: Row) -> Asked:
 
 
 def _text(body: bytes, _: Mapping[str, str], row: Row, name: str) -> Asked:
-    return Asked(lax_rows([{name: _decoded(body)}], row), many=False)
+    return _one({name: _decoded(body)}, row)
 
 
 def _raw(body: bytes, _: Mapping[str, str], row: Row, name: str, mime: str) -> Asked:
@@ -306,7 +314,7 @@ def negotiated(request: Request, default: str) -> str:
     """Return the media type to answer in; Refused (406) where the client accepts none of ours."""
     if not request.accept_mimetypes:
         return default
-    offered = [default, JSON, CSV, *LINES]
+    offered = list(dict.fromkeys([default, JSON, CSV, *LINES]))
     found = request.accept_mimetypes.best_match(offered)
     if found is None:
         raise Refused(406, f"found Accept: {request.accept_mimetypes}; wanted {', '.join(offered)}")
@@ -347,7 +355,7 @@ def _as_lines(answers: list[dict[str, Any]]) -> str:
 def as_csv(answers: list[dict[str, Any]]) -> str:
     """Return answers as a table with a header; lists and objects are JSON in their cell."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # ends lines with \r\n: only then a cell with \r alone is quoted
     if answers:
         writer.writerow(answers[0])
     for answer in answers:
