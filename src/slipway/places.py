@@ -156,10 +156,10 @@ def deliver(out: Path) -> None:
     if found is None:
         return
     files = [path for path in (out / "model").rglob("*") if path.is_file()]
-    copies = {path: found.model / path.relative_to(out / "model") for path in files}
-    copies[out / "run.json"] = found.model / "run.json"
-    copies |= {out / name: found.reports / name for name in REPORTS}
-    for source, target in copies.items():
+    copies = [(path, found.model / path.relative_to(out / "model")) for path in files]
+    copies += [(out / "run.json", found.model / "run.json")]
+    copies += [(out / name, found.reports / name) for name in REPORTS]
+    for source, target in copies:
         if source.is_file() and source != target:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)  # no modes, no times: the folder may be another's
