@@ -99,8 +99,8 @@ def build(model: FixedThresholdClassifier) -> ModelProto:
     else:
         (ham, spam), prior = linear.feature_log_prob_, linear.class_log_prior_
         idf, weight, bias = [np.ones_like(ham)], spam - ham, prior[1] - prior[0]
-    tables = {"zero": 0.0, "unit": 1.0, "one": np.float32(1), "low": measures.CLIP, "high": 1 - measures.CLIP}
-    tables |= {"bias": bias, "threshold": float(model.threshold)}
+    tables = {"zero": 0.0, "unit": 1.0, "low": measures.CLIP, "high": 1 - measures.CLIP}
+    tables |= {"one": np.float32(1), "bias": bias, "threshold": float(model.threshold)}
     tables |= {"parts": [len(idf)], "first": [0]}
     tables |= {"idf": np.float32(np.concatenate(idf)), "weight": np.float32(weight)}
     term, length = WEIGHTED if weighted else COUNTED

@@ -60,40 +60,43 @@ def hashed(texts: Sequence[str]) -> np.ndarray:
     """
     import numpy as np
 
-    hashing = constants()
     lines = [" ".join(["", *text.lower().split()]) for text in texts]
     words = [" ".join(["", *TOKEN.findall(line)]) for line in lines]
     parts = [part.encode() for part in (*lines, *words)]
     content, half = b"".join([*parts, b" "]), sum(map(len, parts[: len(lines)]))
     slot = np.arange(len(parts), dtype=np.uint32).repeat(list(map(len, parts)))
-    slot <<= hashing.bits
+    slot <<= constants().bits
     byte = np.frombuffer(content, np.uint8)
     space = (byte == ord(" ")).nonzero()[0]
     middle = int(space.searchsorted(half))
     block = scrambled(content)
 
-    ends, start = space[1 : middle + 1], space[middle:-1] + 1
-    length = space[middle + 1 :] - start
-    pair = (slot[start[1:]] == slot[start[:-1]]).nonzero()[0]
-    start = np.concatenate([start, start[pair]])
-    length = np.concatenate([length, length[pair] + length[pair + 1] + 1])
-    owner, inside = slot[:half], within(space[: middle + 1])
+    ends, (start, length) = space[1 : middle + 1], phrases(space[middle:], slot)
     if content.isascii():
-        pieces = of_pieces(block[:, : half + 4])
+        inside, owner = within(space[: middle + 1]), slot[:half]
+        pieces = of_pieces(block[:, : half + LONGEST - 1])
     else:
-        first, wide, inside = characters(byte[:half], space[: middle + 1])
-        pieces, owner = of_pieces(block[:, first]), slot[first[:-4]]
-        size, place = wide.nonzero()
-        begin = first[place]
-        start = np.concatenate([start, begin])
-        length = np.concatenate([length, first[place + size + 1] - begin])
-
+        first, inside, wide = characters(byte[:half], space[: middle + 1])
+        pieces, owner = of_pieces(block[:, first]), slot[first[: 1 - LONGEST]]
+        start, length = np.concatenate([[start, length], wide], 1)
+    # The space that ends a word begins the next: a piece of its own once more.
     state = np.concatenate([pieces.ravel(), block[1, ends] ^ 1, of_spans(block, start, length)])
-    number = finished(state)
-    numbers = number[: pieces.size].reshape(pieces.shape)
-    numbers |= owner
-    number[pieces.size :] |= slot[np.concatenate([ends - 1, start])]
-    return np.concatenate([numbers[inside], number[pieces.size :]])
+    key = finished(state)
+    key[pieces.size :] |= slot[np.concatenate([ends - 1, start])]
+    keys = key[: pieces.size].reshape(pieces.shape)
+    keys |= owner
+    return np.concatenate([keys[inside], key[pieces.size :]])
+
+
+def phrases(space: np.ndarray, slot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return start and length in bytes of each word between spaces, and of each pair in a text."""
+    import numpy as np
+
+    start = space[:-1] + 1
+    length = space[1:] - start
+    pair = (slot[start[1:]] == slot[start[:-1]]).nonzero()[0]
+    both = length[pair] + length[pair + 1] + 1
+    return np.concatenate([start, start[pair]]), np.concatenate([length, both])
 
 
 def within(space: np.ndarray) -> np.ndarray:
@@ -105,18 +108,22 @@ def within(space: np.ndarray) -> np.ndarray:
     return reach >= constants().sizes
 
 
-def characters(byte, space):
-    """Return the bytes where characters start, which pieces are wide, and which are not."""
+def characters(byte: np.ndarray, space: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where characters start, which pieces are of ASCII alone, and the others' bytes.
+
+    Four bytes more follow the starts; the others are start and length, (2, pieces).
+    """
     import numpy as np
 
-    half = len(byte)
-    first = ((byte & 0xC0) != 0x80).nonzero()[0]
-    count = len(first)
-    foreign = np.concatenate([[-1], (byte[first] >= 0x80).nonzero()[0], [count + LONGEST]])
+    first = np.append(((byte & 0xC0) != 0x80).nonzero()[0], len(byte) + np.arange(LONGEST - 1))
+    count = len(first) + 1 - LONGEST
+    foreign = np.concatenate([[-1], (byte[first[:count]] >= 0x80).nonzero()[0], [len(first)]])
     plain = foreign[1:].repeat(foreign[1:] - foreign[:-1])[:count] - np.arange(count)
-    inside = within(np.concatenate([first, [half]]).searchsorted(space))
-    narrow = plain >= constants().sizes
-    return np.concatenate([first, np.arange(half, half + 4)]), inside & ~narrow, inside & narrow
+    inside = within(first.searchsorted(space))
+    ascii_ = plain >= constants().sizes
+    size, place = (inside & ~ascii_).nonzero()
+    begin = first[place]
+    return first, inside & ascii_, np.array([begin, first[place + size + 1] - begin])
 
 
 def scrambled(content: bytes) -> np.ndarray:
@@ -135,6 +142,7 @@ def scrambled(content: bytes) -> np.ndarray:
 
 
 def stir(state: np.ndarray) -> None:
+    """Stir a state in place, after a whole block was taken in."""
     hashing = constants()
     low = state >> hashing.r19
     state <<= hashing.r13

@@ -40,7 +40,9 @@ def measure(job: Job, out: Path, seconds: float, form: str) -> str:
     }
     with written(out / "bench.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    lines = [f"{job.form(model)} model: load {loaded:.2f} s, peak memory {result['peak_memory_mb']} MB"]
+    lines = [
+        f"load {loaded:.2f} s, peak memory {result['peak_memory_mb']} MB, {result['form']} model"
+    ]
     lines += [f"{'rows':>5} {'p50 ms':>9} {'p99 ms':>9} {'rows/s':>10}"]
     for entry in figures:
         lines.append(

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,13 @@ class Exported:
 
 
 def load_exported(job: Job, folder: Path, threads: int) -> Exported:
-    """Return the exported form of the model in ``folder``.
+    """Return the exported form of the model in ``folder``; see `check_proof` for errors."""
+    check_proof(job, folder)
+    return Exported(store.load(folder / FOLDER, threads=threads))
 
-    Raises DataUnavailable where `export_model` did not compare this very form with this very model.
-    """
+
+def check_proof(job: Job, folder: Path) -> None:
+    """Raise DataUnavailable where `export_model` did not compare this very form and model."""
     if job.exported_scorer is None:
         raise DataUnavailable(f"job {job.spec.name} has no @job.exported function")
     record = read_json(folder / RECORD)
@@ -51,7 +55,6 @@ def load_exported(job: Job, folder: Path, threads: int) -> Exported:
                 f"{folder / RECORD}: is about {name} {record.get(name)}, found {here}; "
                 "run export again"
             )
-    return Exported(store.load(folder / FOLDER, threads=threads))
 
 
 def export_model(job: Job, out: Path) -> str:
@@ -72,14 +75,12 @@ def export_model(job: Job, out: Path) -> str:
 
 def subject(job: Job, folder: Path) -> dict[str, str]:
     """Return what a proof is about, as short hashes: with any of it changed it proves nothing."""
-    import onnxruntime
-
     code = (path for path in job.spec.folder.glob("*.py") if not path.name.startswith("test_"))
     return {
         "model": store.identity(folder),
         "export": _hash(path for path in (folder / FOLDER).rglob("*") if path.is_file()),
         "code": _hash(code),
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": version("onnxruntime"),
     }
 
 

@@ -84,9 +84,7 @@ def serve_forever(
     ).serve(target_loader=partial(_app, job, out, score_log, form, flag))
 
 
-def _app(
-    job: Job, out: Path, score_log: str | None, form: str, flag: mmap.mmap, _: str
-) -> Any:
+def _app(job: Job, out: Path, score_log: str | None, form: str, flag: mmap.mmap, _: str) -> Any:
     from slipway.scorer import create_app
 
     app = create_app(job, out, score_log, form=form, draining=lambda: bool(flag[0]))

@@ -294,8 +294,11 @@ def _serve(job: Job) -> click.Command:
     @OUT
     def serve(port: int | None, host: str, score_log: str | None, form: str, out: Path) -> None:
         """Answer HTTP requests: POST /score, and a form to try at GET /."""
+        from slipway.export import check_proof
         from slipway.server import serve_forever
 
+        if form == "exported":  # told at once, not by a scorer that never gets ready
+            check_proof(job, out / "model")
         serve_forever(job, out, host, port, score_log, form)
 
     return serve
