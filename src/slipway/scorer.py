@@ -44,6 +44,7 @@ class Service:
     job: Job
     out: Path
     score_log: str | None = None
+    form: str = "auto"
     model: Any = None
     model_id: str = ""
     state: str = "loading"
@@ -68,7 +69,8 @@ class Service:
         started = time.perf_counter()
         try:
             self.model_id = store.identity(self.out / "model")
-            self.model = self.job.load(self.out / "model")
+            self.model = self.job.load(self.out / "model", self.form)
+            self.form = self.job.form(self.model)
             self.job.answers(self.model, [self.job.row(**example(self.job.row))])
         except Exception as error:
             self.state = str(error)
@@ -77,7 +79,8 @@ class Service:
             return
         self.state = "ready"
         self.ready.set(1)
-        log.info("model %s ready after %.2f s", self.model_id, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        log.info("%s model %s ready after %.2f s", self.form, self.model_id, seconds)
 
     def score(self, rows: list[Any]) -> list[dict[str, Any]]:
         """Score rows and return their answers as JSON-able objects."""
@@ -116,6 +119,7 @@ def create_app(
     out: Path,
     score_log: str | None = None,
     *,
+    form: str = "auto",
     background: bool = True,
     draining: Callable[[], bool] = lambda: False,
 ) -> Flask:
@@ -124,7 +128,7 @@ def create_app(
     ``draining`` tells when the server is about to leave; with ``background`` off the app is
     returned only when the model is warm.
     """
-    service = Service(job, out, score_log, draining=draining)
+    service = Service(job, out, score_log, form, draining=draining)
     app = Flask("slipway", template_folder=str(PAGES), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = job.row.max_bytes
     app.extensions["slipway"] = service
@@ -178,6 +182,7 @@ def _describing_routes(app: Flask, service: Service) -> None:
         return jsonify(
             job=job.spec.name,
             model=service.model_id,
+            form=service.form,
             built=built(job.spec),
             tier=record.get("tier", "unknown"),
             seed=record.get("options", {}).get("seed"),

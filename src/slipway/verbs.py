@@ -47,6 +47,10 @@ COMMON = {
         "--limit", type=click.IntRange(1), default=None, help="Use at most so many rows."),
 }  # fmt: skip
 FOLDER = click.Path(path_type=Path, file_okay=False)
+FORM = click.option(
+    "--form", type=click.Choice(["auto", "trained", "exported"]), default="auto",
+    show_default=True, help="Which form of the model; auto: exported where proven to answer alike.",
+)  # fmt: skip
 OUT = click.option(
     "--out", type=FOLDER, envvar="SLIPWAY_OUT", callback=places.training_out,
     default=str(places.ARTIFACTS), show_default=True, help="Folder of the artifacts.",
@@ -178,6 +182,8 @@ def _run_command(job: Job, name: str = "run") -> click.Command:
                 raise Stopped(
                     f"stopped by SIGTERM after {stage}; the same command goes on from here"
                 )
+        if job.exported_scorer:
+            _export_if_alike(job, out)
         places.deliver(out)
         try:
             conclude(job, run)
@@ -187,6 +193,16 @@ def _run_command(job: Job, name: str = "run") -> click.Command:
             say(f"a bar was missed: {error}", "WARNING")
 
     return _command(name, "Prepare, train and evaluate, then report.", callback, own)
+
+
+def _export_if_alike(job: Job, out: Path) -> None:
+    """Export the new model; where that fails the trained model is served, and the user is told."""
+    from slipway.export import export_model
+
+    try:
+        say(export_model(job, out))
+    except SlipwayError as error:
+        say(f"the trained model has no exported form to use: {error}", "WARNING")
 
 
 def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
@@ -265,12 +281,15 @@ def _score(job: Job) -> click.Command:
         "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
     )
     @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+    @FORM
     @MODEL_OUT
-    def score(source: str, target: str, shard: str | None, batch_size: int, out: Path) -> None:
+    def score(
+        source: str, target: str, shard: str | None, batch_size: int, form: str, out: Path
+    ) -> None:
         """Score a JSONL, CSV or Parquet file (``-``: lines of JSON on stdin, to stdout)."""
         from slipway.score_files import score_file
 
-        score_file(job, out / "model", source, target, shard, batch_size)
+        score_file(job, out / "model", source, target, shard, batch_size, form)
 
     return score
 
@@ -280,12 +299,16 @@ def _serve(job: Job) -> click.Command:
     @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default 8080.")
     @click.option("--host", default="0.0.0.0", show_default=True)
     @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
+    @FORM
     @MODEL_OUT
-    def serve(port: int | None, host: str, score_log: str | None, out: Path) -> None:
+    def serve(port: int | None, host: str, score_log: str | None, form: str, out: Path) -> None:
         """Answer HTTP requests: POST /score, and a form to try at GET /."""
+        from slipway.export import check_proof
         from slipway.server import serve_forever
 
-        serve_forever(job, out, host, port, score_log)
+        if form == "exported":  # told at once, not by a scorer that never gets ready
+            check_proof(job, out / "model")
+        serve_forever(job, out, host, port, score_log, form)
 
     return serve
 
@@ -305,12 +328,13 @@ def _export(job: Job) -> click.Command:
 def _bench(job: Job) -> click.Command:
     @click.command("bench")
     @click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True)
+    @FORM
     @OUT
-    def bench(seconds: float, out: Path) -> None:
+    def bench(seconds: float, form: str, out: Path) -> None:
         """Measure load time, latency and throughput of score() for several batch sizes."""
         from slipway.bench import measure
 
-        click.echo(measure(job, out, seconds))
+        click.echo(measure(job, out, seconds, form))
 
     return bench
 
