@@ -19,7 +19,7 @@ RUN --mount=type=bind,from=build,target=/build \
     --mount=type=bind,source=wheelhouse,target=/wheelhouse \
     --mount=type=cache,target=/root/.cache/uv \
     --mount=type=secret,id=ca \
-    /build/install /bench.txt
+    SDISTS=1 /build/install /bench.txt
 # BentoML and MLflow refuse versions that base holds: the same scikit-learn, in a place apart.
 RUN --mount=type=bind,from=build,target=/build \
     --mount=type=bind,source=images/bench-apart.txt,target=/bench-apart.txt \
