@@ -25,6 +25,7 @@ VERSIONS = {
     "batch": ("scikit-learn", "pandas", "pyarrow", "joblib", "ray", "pyspark"),
     "soak": ("scikit-learn", "granian"),
 }
+REPEATS = {"serving": 5, "batch": 3, "soak": 1}
 APART = ("bentoml", "mlflow")
 CONTENT = {"serving": tables.serving_text, "batch": tables.batch_text, "soak": tables.soak_text}
 
@@ -40,15 +41,19 @@ def cores() -> int:
 
 
 @click.command()
-@click.argument("suite", type=click.Choice(list(CONTENT)))
+@click.argument("suite", type=click.Choice([*CONTENT, "contestants"]))
+@click.option("--port", default=serving.PORT)
 @click.option("--seconds", type=click.FloatRange(1), default=3.0)
-@click.option("--repeats", type=click.IntRange(1), default=5)
+@click.option("--repeats", type=click.IntRange(1))
 @click.option("--minutes", type=click.FloatRange(0.05), default=10.0)
 @click.option("--rows", type=click.IntRange(1), default=1_000_000)
 @click.option("--growth", default="10000,100000,1000000,10000000")
 @click.option("--only", multiple=True)
-def main(suite: str, only: tuple[str, ...], **given: Any) -> None:
-    """Measure one suite."""
+def main(suite: str, port: int, only: tuple[str, ...], **given: Any) -> None:
+    """Measure one suite, or tell which servers there are and how each is started."""
+    if suite == "contestants":
+        return click.echo(json.dumps(described(port, only)))
+    given["repeats"] = given["repeats"] or REPEATS[suite]
     name_the_user()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = Path(os.environ.get("SLIPWAY_OUT", "/artifacts")) / "bench"
@@ -61,6 +66,27 @@ def main(suite: str, only: tuple[str, ...], **given: Any) -> None:
     (out / f"{suite}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     (out / f"{suite}.md").write_text(CONTENT[suite](result), "utf-8")
     pictures.draw(suite, result, out / f"{suite}.png")
+
+
+def described(port: int, only: Iterable[str]) -> list[dict[str, Any]]:
+    """Return for each server what starts it anywhere, and one request."""
+    row = serving.prepare()["rows"][0]
+    entries = contestants.everyone(only)
+    failed = serving.set_up(entries)
+    return [
+        {
+            "name": entry.name,
+            "title": entry.title,
+            "ours": entry.ours,
+            "command": entry.started(port, cores()),
+            "environ": entry.environ,
+            "path": entry.path,
+            "ready": entry.ready,
+            "body": entry.body(row),
+        }
+        for entry in entries
+        if entry.name not in failed
+    ]
 
 
 def run_serving(_out: Path, only: Iterable[str], given: dict[str, Any]) -> Any:
@@ -101,7 +127,7 @@ def about(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         "job": folder.name,
         "commit": commit[:12],
         "seconds": given["seconds"],
-        "repeats": 1 if suite == "soak" else given["repeats"],
+        "repeats": given["repeats"],
         "machine": {"cpus": cores(), "processor": processor(), "kernel": platform.release()},
         "versions": versions(suite),
     }

@@ -15,7 +15,9 @@ def read(path: Path) -> pandas.DataFrame:
         path.rglob("*.parquet")
     )  # fmt: skip
     frames = [
-        pandas.read_parquet(file) if file.suffix == ".parquet" else pandas.read_json(file, lines=True)
+        pandas.read_parquet(file)
+        if file.suffix == ".parquet"
+        else pandas.read_json(file, lines=True)
         for file in files
         if not file.name.startswith((".", "_")) and file.stat().st_size
     ]

@@ -6,13 +6,14 @@ Every rival has as many workers as there are cores, and its access log off.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 BASE, APART = "/opt/venv/bin", "/opt/apart/bin"
-MODEL = "/tmp/mlflow-model"
+MODEL = f"{os.environ.get('SLIPWAY_OUT', '/artifacts')}/bench/mlflow-model"
 OURS = [BASE + "/python", "-m", "slipway", "serve", "--host", "127.0.0.1"]
 # The rows of our server: what each adds to `serve`. An option that this version of `serve` does
 # not have is left out, and a row that is then equal to one before it is not measured.

@@ -280,7 +280,9 @@ def main() -> None:
 
     def of(number: int) -> bytes:
         some = bad if is_bad(number, given.bad_every) else good
-        return some[number // (given.bad_every or 1) % len(some) if some is bad else number % len(some)]
+        return some[
+            number // (given.bad_every or 1) % len(some) if some is bad else number % len(some)
+        ]
 
     outcome = OpenLoop(("127.0.0.1", given.port), of, given.rate).run(given.seconds)
     found = summary(outcome, given.seconds)

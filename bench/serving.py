@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,20 +110,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 5
     while (left := [pid for pid in machine.others() if _alive(pid)]) and time.monotonic() < end:
         for pid in left:
-            with suppressed():
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.poll()
         time.sleep(0.02)
     process.wait()
-
-
-@contextmanager
-def suppressed() -> Iterator[None]:
-    """Let pass that a process ended before it was signalled."""
-    try:
-        yield
-    except ProcessLookupError:
-        pass
 
 
 def _alive(pid: int) -> bool:
@@ -244,11 +235,8 @@ def suite(plan: Plan, say: Any) -> dict[str, Any]:
     """Measure all contestants; one that fails is named with its reason, the others go on."""
     work = prepare()
     runs: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
+    failed = set_up(plan.contestants)
     common = 0.0
-    for entry in plan.contestants:
-        if entry.before:
-            set_up(entry, failed)
     for repeat in range(plan.repeats):
         turn = repeat % len(plan.contestants)
         order = plan.contestants[turn:] + plan.contestants[:turn] if common else plan.contestants
@@ -268,9 +256,15 @@ def suite(plan: Plan, say: Any) -> dict[str, Any]:
     return {"runs": runs, "failed": failed, "common_rate": common}
 
 
-def set_up(entry: Contestant, failed: dict[str, str]) -> None:
-    """Make what a contestant serves."""
-    environ = {**os.environ, **entry.environ}
-    done = subprocess.run(entry.before, env=environ, capture_output=True, text=True, check=False)
-    if done.returncode:
-        failed[entry.name] = f"its model cannot be saved: {done.stderr.strip()[-300:]}"
+def set_up(entries: list[Contestant]) -> dict[str, str]:
+    """Make what some contestants serve; return why where one cannot."""
+    failed = {}
+    for entry in entries:
+        if entry.before:
+            environ = {**os.environ, **entry.environ}
+            done = subprocess.run(
+                entry.before, env=environ, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                failed[entry.name] = f"its model cannot be saved: {done.stderr.strip()[-300:]}"
+    return failed

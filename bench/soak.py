@@ -23,8 +23,15 @@ from typing import Any
 from bench import machine
 from bench.contestants import Contestant
 from bench.serving import (
-    PORT, closed, first_answer, open_loop, prepare, same_work, stop, write_bodies,
-)  # fmt: skip
+    PORT,
+    closed,
+    first_answer,
+    open_loop,
+    prepare,
+    same_work,
+    stop,
+    write_bodies,
+)
 
 CALM, AFTER = 30.0, 10.0
 BAD_EVERY = 100

@@ -177,10 +177,10 @@ def _success(result: Mapping[str, Any]) -> str:
         if row["phase"].startswith("closed"):
             name = row["contestant"]
             worst[name] = min(worst.get(name, 1.0), row["success"])
-    wrong = [
-        f"{result['titles'][name]} {share:.2%}" for name, share in worst.items() if share < 1
-    ]
-    return "Success below 100 % in a run: " + ", ".join(wrong) if wrong else "All requests succeeded."
+    wrong = [f"{result['titles'][name]} {share:.2%}" for name, share in worst.items() if share < 1]
+    return (
+        "Success below 100 % in a run: " + ", ".join(wrong) if wrong else "All requests succeeded."
+    )
 
 
 def _title(title: str, figures: Mapping[str, float], phases: str) -> str:
@@ -201,7 +201,10 @@ def _cell(figures: Mapping[str, float], name: str) -> str:
 
 def _open_table(found: Figures, titles: Mapping[str, str], phase: str, what: str) -> str:
     lines = [
-        [_title(titles[name], figures, phase), *(_cell(figures, f"{phase} {c}") for _, c in OPEN_COLUMNS)]
+        [
+            _title(titles[name], figures, phase),
+            *(_cell(figures, f"{phase} {c}") for _, c in OPEN_COLUMNS),
+        ]
         for name, figures in found.items()
         if f"{phase} rate" in figures
     ]
@@ -234,8 +237,8 @@ def batch_text(result: Mapping[str, Any]) -> str:
         for name in sorted(found, key=lambda name: (name.split()[1], figures[name]["wall"]))
     ]  # fmt: skip
     growth = [
-        [f"{row['rows']:,}", _short(row["wall"]), _short(row["rows"] / row["wall"]), _short(row["cpu"]),
-         f"{row['cpu'] / row['rows'] * 1e6:.2f}", _short(row["peak_mb"])]
+        [f"{row['rows']:,}", _short(row["wall"]), _short(row["rows"] / row["wall"]),
+         _short(row["cpu"]), f"{row['cpu'] / row['rows'] * 1e6:.2f}", _short(row["peak_mb"])]
         for row in result["growth"]
     ]  # fmt: skip
     parts = [

@@ -41,9 +41,7 @@ class Batched(One):
 if __name__ == "__main__":
     port, kind = int(sys.argv[1]), sys.argv[2]
     api = Batched(max_batch_size=BATCH, batch_timeout=WAIT) if kind == "batched" else One()
-    server = litserve.LitServer(
-        api, accelerator="cpu", workers_per_device=work.WORKERS, timeout=30
-    )
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=work.WORKERS, timeout=30)
     server.run(
         host="127.0.0.1",
         port=port,

@@ -1,5 +1,6 @@
 """Save an MLflow model whose prediction is the job's: what ``mlflow models serve`` is given."""
 
+import shutil
 import sys
 from typing import Any
 
@@ -23,4 +24,5 @@ class Scorer(mlflow.pyfunc.PythonModel):
 if __name__ == "__main__":
     from bench.servers import mlflow_app  # by name, so that what is saved is a reference
 
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
     mlflow.pyfunc.save_model(sys.argv[1], python_model=mlflow_app.Scorer(), pip_requirements=[])
