@@ -82,6 +82,7 @@ def driver(
         volumes=_volumes(root, spec),
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="none",
+        hostname="localhost",  # Java looks its own name up, and here nobody knows another
         shm_size=SHARED_MEMORY,
         init=True,
         tty=False,
