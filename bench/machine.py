@@ -1,8 +1,8 @@
 """What the machine did meanwhile: CPU time of the container, of others, and memory.
 
 The container holds one contestant, the driver and its load generator. Its control group counts
-the CPU time of all, ended processes too; the driver's own and that of the generators, which it
-has waited for, is taken off, and the rest is the contestant's.
+the CPU time of all, ended processes too; the driver's own, and that of the generators it has
+waited for, is taken off, and the rest is the contestant's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 BUSY = (1, 2, 3, 6, 7, 8)  # user nice system irq softirq steal, in /proc/stat's first line
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 2**20
+GENERATORS = resource.RUSAGE_CHILDREN  # while a server runs, they alone are waited for
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,10 @@ class Reading:
     machine: float
 
 
-def read() -> Reading:
-    """Read the clocks now."""
-    ours = sum(
-        used.ru_utime + used.ru_stime
-        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
+def read(*whose: int) -> Reading:
+    """Read the clocks now; of the driver's children count as ours only with `GENERATORS`."""
+    spent = map(resource.getrusage, (resource.RUSAGE_SELF, *whose))
+    ours = sum(used.ru_utime + used.ru_stime for used in spent)
     fields = PROC.joinpath("stat").read_text().splitlines()[0].split()
     machine = sum(int(fields[place]) for place in BUSY) / TICKS
     return Reading(time.perf_counter(), container_seconds(), ours, machine)

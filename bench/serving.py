@@ -154,12 +154,12 @@ def closed(contestant: Contestant, bodies: Path, connections: int, seconds: floa
                "-d", f"{max(1, round(seconds))}s", "--timeout", "5s",
                "-s", str(Path(__file__).with_name("wrk.lua")),
                f"http://127.0.0.1:{PORT}{contestant.path}"]  # fmt: skip
-    before = machine.read()
+    before = machine.read(machine.GENERATORS)
     done = subprocess.run(
         command, env={**os.environ, "BENCH_BODIES": str(bodies)}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    used = machine.between(before, machine.read())
+    used = machine.between(before, machine.read(machine.GENERATORS))
     if done.returncode:
         raise Failed(f"wrk: {done.stderr.strip() or done.stdout.strip()}")
     return closed_figures(done.stdout, used)
@@ -186,9 +186,9 @@ def open_loop(path: str, bodies: Path, rate: float, seconds: float, *more: str) 
     command = [sys.executable, "-m", "bench.openloop", "--port", str(PORT), "--path", path,
                "--bodies", str(bodies), "--rate", f"{rate:.2f}", "--seconds", f"{seconds:.2f}",
                *more]  # fmt: skip
-    before = machine.read()
+    before = machine.read(machine.GENERATORS)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    used = machine.between(before, machine.read())
+    used = machine.between(before, machine.read(machine.GENERATORS))
     if done.returncode:
         raise Failed(f"open loop: {done.stderr.strip()[-300:]}")
     found = json.loads(done.stdout)

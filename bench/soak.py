@@ -111,11 +111,12 @@ def report(
     statuses = good + bad + leaving
     figures = {
         "requests_per_second": plan.load * most,
-        "p99": statistics.median(row["p99_ms"] for row in during),
+        "p99": statistics.median(row["p99_ms"] for row in during) or float("inf"),
         "p99_worst_second": max(row["p99_ms"] for row in during),
         "p99_calm": calm["p99_ms"],
         "good_answered": good["200"] / max(1, good.total()),
         "faults": sum(n for how, n in statuses.items() if how[0] == "5" and how != "503"),
+        "unanswered": sum(good[how] for how in ("unsent", "refused", "cut", "timeout")),
         "lost": leaving["cut"] + leaving["timeout"],
         "drift": drift(memory, seconds),
         "exit_code": code,

@@ -63,6 +63,7 @@ SOAK = [
         0.05, most=True),
     Bar("p99 of good requests at 80 % over 10 % load", ("soak", "p99"), ("soak", "p99_calm"), 5.0,
         most=True),
+    Bar("good requests without any answer", ("soak", "unanswered"), None, 0, most=True),
     Bar("answers lost at SIGTERM", ("soak", "lost"), None, 0, most=True),
 ]  # fmt: skip
 

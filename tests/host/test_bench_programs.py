@@ -243,14 +243,29 @@ def test_memory_drift_compares_the_second_minute_with_the_last() -> None:
 
 
 def test_a_soak_tells_lost_answers_from_refused_connections() -> None:
-    during = {"second": 0, "ended": {"200": 98, "500": 1}, "bad_ended": {"422": 1}, "p99_ms": 4.0}
+    during = {
+        "second": 0,
+        "ended": {"200": 97, "500": 1, "timeout": 1},
+        "bad_ended": {"422": 1},
+        "p99_ms": 4.0,
+    }
     leaving = {"second": 60, "ended": {"200": 5, "cut": 2, "refused": 9}, "bad_ended": {},
                "p99_ms": 4.0}  # fmt: skip
     storm = {"by_second": [during, leaving], "late_p99_ms": 0.1, "foreign": 0.0}
     plan = soak.Plan(contestants.RIVALS[0], minutes=1, seconds=1, workers=2)
     found = soak.report(plan, 1000.0, {"p99_ms": 2.0}, storm, [], {}, 0)["soak"]
-    assert (found["lost"], found["faults"]) == (2, 1)
-    assert found["good_answered"] == pytest.approx(98 / 99)
+    assert (found["lost"], found["faults"], found["unanswered"]) == (2, 1, 1)
+    assert found["good_answered"] == pytest.approx(97 / 99)
+
+
+def test_a_soak_without_a_good_answer_has_no_fine_latency() -> None:
+    second = {"second": 0, "ended": {"unsent": 9}, "bad_ended": {}, "p99_ms": 0.0}
+    storm = {"by_second": [second], "late_p99_ms": 0.1, "foreign": 0.0}
+    plan = soak.Plan(contestants.RIVALS[0], minutes=1, seconds=1, workers=2)
+    found = soak.report(plan, 1000.0, {"p99_ms": 2.0}, storm, [], {}, 0)
+    judged = {line[0]: line[-1] for line in tables.judged(tables.SOAK, {"soak": found["soak"]})}
+    assert judged["p99 of good requests at 80 % over 10 % load"] == "missed"
+    assert judged["good requests without any answer"] == "missed"
 
 
 class Words:
