@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.serving import Failed, stop
+from bench.serving import Failed, reason, stop
 
 ENGINES = {
     "ours": "Slipway score",
@@ -150,9 +150,9 @@ def contest(plan: Plan, inputs: Path, outputs: Path, reference: Path, say: Any) 
                 try:
                     found = measure(name, inputs / f"{plan.rows}.{kind}", target)
                     found["apart"] = check(name, target, reference / f"ours.{kind}", repeat)
-                except Failed as error:
-                    failed[label] = str(error)
-                    say(f"{ENGINES[name]}, {kind}: FAILED, {error}")
+                except Exception as error:  # whatever a rival does, the others are measured
+                    failed[label] = reason(error)
+                    say(f"{ENGINES[name]}, {kind}: FAILED, {failed[label]}")
                     continue
                 rate = plan.rows / found["wall"]
                 runs.append(

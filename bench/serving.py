@@ -245,15 +245,20 @@ def suite(plan: Plan, say: Any) -> dict[str, Any]:
                 continue
             try:
                 found = measure(entry, plan, work, common)
-            except Failed as error:
-                failed[entry.name] = str(error)
-                say(f"{entry.title}: FAILED, {error}")
+            except Exception as error:  # whatever a rival does, the others are measured
+                failed[entry.name] = reason(error)
+                say(f"{entry.title}: FAILED, {failed[entry.name]}")
                 continue
             runs += [{"repeat": repeat, **row} for row in found]
             rps = next(row["rps"] for row in found if row["phase"] == "closed-32")
             common = common or rps / 2
             say(f"{repeat + 1}/{plan.repeats}  {entry.title}: {rps:,.0f} requests/s")
     return {"runs": runs, "failed": failed, "common_rate": common}
+
+
+def reason(error: Exception) -> str:
+    """Return why a contestant was given up; what no one foresaw with its type."""
+    return str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
 
 
 def set_up(entries: list[Contestant]) -> dict[str, str]:

@@ -154,7 +154,7 @@ def serving_text(result: Mapping[str, Any]) -> str:
         _open_table(found, titles, "open-own", "80 % of its own"),
         _cold_table(result),
         markdown(["bar", "found", "wanted", ""], judged(SERVING, found)),
-        *(f"Not measured: {titles[name]}, {why}" for name, why in result["failed"].items()),
+        *(f"Failed: {titles[name]}, {why}" for name, why in result["failed"].items()),
         NOTE,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -248,7 +248,7 @@ def batch_text(result: Mapping[str, Any]) -> str:
         markdown(["ours, rows", "wall s", "rows/s", "CPU s", "CPU us a row", "peak MB"], growth)
         if growth else "",
         markdown(["bar", "found", "wanted", ""], judged(BATCH, figures)),
-        *(f"Not measured: {result['titles'][name.split()[0]]} ({name.split()[1]}), {why}"
+        *(f"Failed: {result['titles'][name.split()[0]]} ({name.split()[1]}), {why}"
           for name, why in result["failed"].items()),
         NOTE,
     ]  # fmt: skip

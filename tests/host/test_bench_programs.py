@@ -84,7 +84,7 @@ def test_the_table_marks_a_row_measured_beside_others_and_names_the_failed() -> 
     assert "| Ours |" in text
     assert f"| FastAPI {tables.MARK} |" in text
     assert "Success below 100 % in a run: FastAPI 99.00%" in text
-    assert "Not measured: BentoML, no answer" in text
+    assert "Failed: BentoML, no answer" in text
     assert "| throughput over FastAPI's | 2 | >= 1.8 | reached |" in text
 
 
@@ -104,7 +104,7 @@ def test_the_batch_table_has_a_line_for_each_format_and_each_length() -> None:
     )
     assert "| time of chunked pandas over ours, jsonl | 2 | >= 1.5 | reached |" in text
     assert "| 1,000 | 2 | 500 | 3 | 3000.00 | 300 |" in text
-    assert "Not measured: Ray Data map_batches (jsonl), x" in text
+    assert "Failed: Ray Data map_batches (jsonl), x" in text
 
 
 def test_wrk_failures_lower_the_success_and_cpu_is_shared_out_by_request() -> None:
@@ -114,6 +114,27 @@ def test_wrk_failures_lower_the_success_and_cpu_is_shared_out_by_request() -> No
     found = serving.closed_figures("Running 2s test\n\n" + json.dumps(line) + "\n", used)
     assert (found["rps"], found["success"]) == (100.0, 0.98)
     assert found["cpu_us"] == pytest.approx(500)
+
+
+def test_a_rival_that_does_the_unforeseen_is_named_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = contestants.RIVALS[:2]
+
+    def measure(entry: Any, *_: Any) -> list[dict[str, Any]]:
+        if entry is first:
+            raise KeyError("predictions")
+        return [row(entry.name, "closed-32", rps=10.0)]
+
+    monkeypatch.setattr(serving, "prepare", lambda: {"rows": [], "answers": []})
+    monkeypatch.setattr(serving, "measure", measure)
+    plan = serving.Plan([first, second], repeats=2, seconds=1.0, workers=2)
+    said: list[str] = []
+    found = serving.suite(plan, said.append)
+    assert found["failed"] == {first.name: "KeyError: 'predictions'"}
+    assert [r["contestant"] for r in found["runs"]] == [second.name] * 2
+    assert found["common_rate"] == 5.0
+    assert any("FAILED" in line for line in said)
 
 
 @pytest.mark.parametrize(
