@@ -76,10 +76,23 @@ def build_job(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False
 
 def build_test(client: DockerClient, root: Path, spec: JobSpec) -> Image:
     """Return the job's image with pytest and coverage on top."""
+    return _build_on(client, root, spec, "test", ["images/pytest.txt", "pyproject.toml"])
+
+
+def build_bench(client: DockerClient, root: Path, spec: JobSpec) -> Image:
+    """Return the job's image with other servers, batch engines and a load generator on top."""
+    locks = ["images/bench.txt", "images/bench-apart.txt", "images/install"]
+    return _build_on(client, root, spec, "bench", locks)
+
+
+def _build_on(
+    client: DockerClient, root: Path, spec: JobSpec, kind: str, parts: Sequence[str]
+) -> Image:
+    """Return ``JOB-KIND``: the job's image with what ``images/KIND.Dockerfile`` puts on top."""
     parent = build_job(client, root, spec)
-    recipe = root / "images" / "test.Dockerfile"
-    parts = [recipe, root / "images" / "pytest.txt", root / "pyproject.toml"]
-    name, source = image_name(f"{spec.name}-test"), sources.digest(root, parts, str(parent.id))
+    recipe = root / "images" / f"{kind}.Dockerfile"
+    files = [recipe, *(root / part for part in parts)]
+    name, source = image_name(f"{spec.name}-{kind}"), sources.digest(root, files, str(parent.id))
     fresh = _fresh(client, name, source)
     if fresh:
         return fresh

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -154,17 +155,29 @@ def score(
     return score_files(root, catalog.find_job(root, job), source, target, more, runner, gpu)
 
 
-@cli.command(context_settings=VERBATIM)
+@cli.command()
 @JOB
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@RUNNER
-@GPU
+@click.option(
+    "--suite",
+    type=click.Choice(["serving", "batch", "soak", "score"]),
+    envvar="SUITE",
+    default="serving",
+    show_default=True,
+    help="Beside other servers, beside other batch programs, under load, or score() alone.",
+)
+@click.option("--repeats", type=click.IntRange(1), help="Interleaved runs; 5, of batch 3.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Of each measurement; 3.")
+@click.option("--minutes", type=click.FloatRange(0.05), help="Of the soak; 10.")
+@click.option("--rows", type=click.IntRange(1), help="Of the batch; 1,000,000.")
+@click.option("--growth", metavar="N,N,..", help="Rows of ours alone; 10^4 to 10^7.")
+@click.option("--only", multiple=True, metavar="NAME", help="These contestants; repeatable.")
+@click.option("--write-docs", is_flag=True, help="Put tables and picture into the docs.")
 @click.pass_obj
-def bench(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, gpu: bool) -> int:
-    """Measure a trained job: load time, latency, throughput."""
-    from slipway.host.run import run_job
+def bench(root: Path, /, job: str, suite: str, write_docs: bool, **given: Any) -> int:
+    """Measure a trained job, by default its server beside others of the same model."""
+    from slipway.host import bench as benching
 
-    return run_job(root, catalog.find_job(root, job), ["bench", *arguments], runner, gpu)
+    return benching.bench_job(root, catalog.find_job(root, job), suite, given, write_docs)
 
 
 @cli.command()
