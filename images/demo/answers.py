@@ -46,7 +46,9 @@ def wrong(told: str, fields: Iterable[Mapping[str, str]] = ()) -> str:
 
 def waiting(told: str, seconds: float) -> str:
     """Return why there is no answer yet as HTML."""
-    return f'<div class="waiting" role="status">{escape(told)}; asking again in {seconds:g} s …</div>'
+    return (
+        f'<div class="waiting" role="status">{escape(told)}; asking again in {seconds:g} s …</div>'
+    )
 
 
 def words(value: Any) -> str:

@@ -51,7 +51,9 @@ def scored(lines: list[Line], description: Description, scorer: Scorer) -> Itera
         for line in part:
             try:
                 row = {one.name: one.sent(line.given.get(one.name)) for one in known}
-                good.append((line, {name: value for name, value in row.items() if value is not None}))
+                good.append(
+                    (line, {name: value for name, value in row.items() if value is not None})
+                )
             except NotAValue as error:
                 line.error = str(error)
         yield from _ask(good, scorer)

@@ -83,10 +83,10 @@ def make_blocks(scorer: Scorer, description: Description) -> gr.Blocks:
             f"<h1>{escape(description.title)}</h1><p>{escape(description.question)}</p>",
             elem_id="heading",
         )
-        with gr.Tab("One"):
+        with gr.Tab("Try it"):
             _form(scorer, description)
         if not any(field.binary for field in description.fields):
-            with gr.Tab("A file"):
+            with gr.Tab("Score a file"):
                 _files(scorer, description)
         model = gr.HTML(elem_id="model")
         blocks.load(lambda: about(scorer.version()), outputs=model, api_visibility="private")
@@ -101,7 +101,9 @@ def about(version: dict[str, Any]) -> str:
     parts = [f"Model {version['model']}, trained on {TIERS.get(tier, f'{tier} data')}"]
     figures = version.get("figures") or {}
     if figures:
-        told = (f"{name.replace('_', ' ')} {answers.words(value)}" for name, value in figures.items())
+        told = (
+            f"{name.replace('_', ' ')} {answers.words(value)}" for name, value in figures.items()
+        )
         parts.append(f"on held-out data: {', '.join(told)}")
     if version.get("licences"):
         parts.append(f"licence of the data: {', '.join(version['licences'])}")
@@ -141,7 +143,9 @@ def one(scorer: Scorer, description: Description, values: Any) -> Iterator[str]:
         yield answers.wrong(str(error))
     except Refused as refusal:
         # a list of one was sent: the row's number says nothing to a person
-        fields = [{**entry, "path": entry.get("path", "").removeprefix("/0")} for entry in refusal.fields]
+        fields = [
+            {**entry, "path": entry.get("path", "").removeprefix("/0")} for entry in refusal.fields
+        ]
         yield answers.wrong(str(refusal), fields)
 
 
@@ -151,7 +155,9 @@ def _files(scorer: Scorer, description: Description) -> None:
         f"A CSV file whose header names {names}; further columns stay as they are. "
         f"At most {files.MOST_LINES:,} rows here; `slipway score` takes any number."
     )
-    upload = gr.File(label="CSV file", file_types=[".csv"], type="binary", height=120, elem_id="upload")
+    upload = gr.File(
+        label="CSV file", file_types=[".csv"], type="binary", height=120, elem_id="upload"
+    )
     button = gr.Button("Score the file", variant="primary", elem_id="score-file")
     told = gr.HTML(elem_id="told")
     table = gr.Dataframe(visible=False, interactive=False, wrap=True, elem_id="scored")

@@ -110,7 +110,9 @@ class Scorer:
         except urllib.error.HTTPError as error:
             with error:
                 pause = error.headers.get("Retry-After", "")
-                return Reply(error.code, _read(error.read()), float(pause) if pause.isdecimal() else 1)
+                return Reply(
+                    error.code, _read(error.read()), float(pause) if pause.isdecimal() else 1
+                )
         except (OSError, http.client.HTTPException) as error:
             return Reply(0, str(getattr(error, "reason", error)))
 

@@ -21,7 +21,8 @@ def remove_images(client: DockerClient, specs: Sequence[JobSpec], bases: bool) -
     """Remove the jobs' images with their tests', and with ``bases`` every image of ours."""
     from docker.errors import APIError
 
-    wanted = {image_name(f"{spec.name}{end}") for spec in specs for end in ("", "-test", ":cuda")}
+    ends = ("", "-test", "-demo", ":cuda")
+    wanted = {image_name(f"{spec.name}{end}") for spec in specs for end in ends}
     for name in our_images(client):
         if bases or name in wanted:
             try:
