@@ -37,7 +37,7 @@ def shown(answer: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 def wrong(told: str, fields: Iterable[Mapping[str, str]] = ()) -> str:
     """Return a refusal as HTML, with a line for each field that is wrong."""
     lines = [
-        f"<li><b>{escape(entry.get('path', '').strip('/').replace('/', ' › ') or 'the row')}</b>: "
+        f"<li><b>{escape(entry.get('path', '').strip('/') or 'the row')}</b>: "
         f"found {escape(entry.get('found', ''))}; wanted: {escape(entry.get('wanted', ''))}</li>"
         for entry in fields
     ]
@@ -57,7 +57,7 @@ def words(value: Any) -> str:
         return "Yes" if value else "No"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return "–" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def _plain(value: Any) -> bool:
@@ -97,7 +97,7 @@ def _bar(label: str, share: float) -> str:
 def _percent(share: float) -> str:
     """Return a share in percent; never 100 for what is not quite sure."""
     if 0 < share < 0.001:
-        return "<0.1 %".replace("<", "&lt;")
+        return "&lt;0.1 %"
     return "&gt;99.9 %" if 0.999 < share < 1 else f"{share * 100:.1f} %"
 
 

@@ -29,7 +29,10 @@ class NotAValue(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a row: ``kind`` is text, whole, number, yes_no, choice, image, audio, file, json."""
+    """One field of a row.
+
+    ``kind`` is text, whole, number, yes_no, choice, image, audio, file or json.
+    """
 
     name: str
     kind: str

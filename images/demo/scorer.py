@@ -86,7 +86,7 @@ class Scorer:
     def _may_come(self, reply: Reply) -> Waiting | None:
         """Tell whether asking again may help."""
         if reply.status == 0:
-            return Waiting(f"No scorer answers at {self.url} yet", 1)
+            return Waiting(f"No scorer answers at {self.url} yet ({reply.body})", 1)
         if reply.status == 503 and "no model" in _error(reply.body):
             return None
         if reply.status in LATER:

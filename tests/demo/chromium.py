@@ -118,6 +118,7 @@ class Page:
     session: str
 
     def tell(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command to this page."""
         return self.browser.tell(method, self.session, **parameters)
 
     def evaluate(self, expression: str) -> Any:

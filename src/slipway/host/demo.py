@@ -78,14 +78,18 @@ def beside(
     image, page = build.build_job(client, root, spec), build.build_page(client, root, spec)
     place = container.usual_place(root, spec)
     with contextlib.ExitStack() as stack:
-        network = stack.enter_context(_network(client, spec))
-        scorer = container.create(client, image, spec, place, ["serve"], network=network.name)
+        inside = stack.enter_context(_network(client, spec, internal=True))
+        # A port can be published from a network that leads outside only.
+        outside = stack.enter_context(_network(client, spec, internal=False))
+        named = {"name": f"{inside.name}-scorer", "network": inside.name}  # DNS knows given names
+        scorer = container.create(client, image, spec, place, ["serve"], **named)
         stack.callback(scorer.remove, force=True)
         shown = client.containers.create(
             page,
-            environment={"SCORER_URL": f"http://{scorer.name}:8080"},
+            name=f"{inside.name}-page",
+            environment={"SCORER_URL": f"http://{named['name']}:8080"},
             ports={"8080/tcp": (ADDRESS, port)},
-            network=network.name,
+            network=outside.name,
             mem_limit=MEMORY,
             shm_size=MEMORY,
             read_only=True,
@@ -93,17 +97,16 @@ def beside(
             security_opt=["no-new-privileges"],
         )
         stack.callback(shown.remove, force=True)
-        # A port can be published from an ordinary network only.
-        client.networks.get("bridge").connect(shown)
+        inside.connect(shown)
         for made in (scorer, shown):
             container.start(made)
         yield {"scorer": scorer, "demo page": shown}
 
 
 @contextlib.contextmanager
-def _network(client: DockerClient, spec: JobSpec) -> Iterator[Network]:
+def _network(client: DockerClient, spec: JobSpec, internal: bool) -> Iterator[Network]:
     name = f"slipway-demo-{spec.name}-{secrets.token_hex(4)}"
-    network = client.networks.create(name, driver="bridge", internal=True)
+    network = client.networks.create(name, driver="bridge", internal=internal)
     try:
         yield network
     finally:
