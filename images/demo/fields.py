@@ -68,7 +68,7 @@ class Field:
             return base64.b64encode(Path(value).read_bytes()).decode()
         try:
             return self._parsed(value)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             raise NotAValue(f"{self.label}: found {value!r}; wanted {self.wanted}") from None
 
     def _absent(self) -> None:
@@ -79,13 +79,13 @@ class Field:
         if self.kind == "json" and isinstance(value, str):
             return json.loads(value)
         if self.kind == "whole":
-            return int(value) if float(value).is_integer() else float(value)
+            return _whole(value)
         if self.kind == "number":
             return float(value)
         if self.kind == "yes_no" and isinstance(value, str):
             return _yes_or_no(value)
         if self.kind == "choice":
-            return next(one for one in self.choices if str(one) == str(value))
+            return {str(one): one for one in self.choices}[str(value)]
         return value
 
     @property
@@ -193,6 +193,15 @@ def _kind(schema: Schema) -> str:
         kind = media.partition("/")[0]
         return kind if kind in ("image", "audio") else "file"
     return KINDS.get(schema.get("type", ""), "json")
+
+
+def _whole(value: Any) -> float:
+    """Return a whole number without loss; 2.5 stays, for the scorer to refuse."""
+    try:
+        return int(str(value))
+    except ValueError:
+        number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _yes_or_no(text: str) -> bool:

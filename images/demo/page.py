@@ -54,7 +54,7 @@ def make_app(scorer: Scorer, description: Description) -> FastAPI:
         return response
 
     blocks = make_blocks(scorer, description)
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         blocks,
         path="",
@@ -70,6 +70,7 @@ def make_app(scorer: Scorer, description: Description) -> FastAPI:
         ),
         css=CSS.read_text("utf-8"),
     )
+    return app
 
 
 def make_blocks(scorer: Scorer, description: Description) -> gr.Blocks:

@@ -173,16 +173,14 @@ def test_prometheus_asks_the_scorer(
 
 
 def test_a_training_is_in_mlflow_and_outlives_a_restart_of_the_database(
-    stack: Stack, subject: Any, trained: Path, make_folder: Any, wait_for: Any
+    stack: Stack, subject: Any, out: Path, wait_for: Any
 ) -> None:
     before = len(stack.models())
-    run = subject.run(
-        "train",
-        out=make_folder(trained),
-        network_mode=stack.environ["SLIPWAY_NETWORK"],
-        environ={"MLFLOW_TRACKING_URI": "http://mlflow:5000"},
-    )
-    assert run.code == 0, run.err
+    network = stack.environ["SLIPWAY_NETWORK"]
+    place = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+    for verb in ("prepare", "train"):
+        run = subject.run(verb, "--data", "sample", out=out, network_mode=network, environ=place)
+        assert run.code == 0, run.err
     versions = stack.models()
     assert len(versions) > before
     newest = max(versions, key=lambda version: int(version["version"]))

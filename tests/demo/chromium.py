@@ -206,11 +206,18 @@ def browsing() -> Iterator[Browser]:
         raise Failed("no Chromium on this machine")
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
-    command = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+
+    def give_pipes() -> None:
+        """Make the pipes numbers 3 and 4 of the child, where Chromium looks for them."""
+        spare = os.dup(theirs_out)  # `theirs_out` may be number 3
+        os.dup2(theirs_in, 3)
+        os.dup2(spare, 4)
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            ["sh", "-c", command, "sh", chromium, *FLAGS, f"--user-data-dir={profile}"],
-            pass_fds=(theirs_in, theirs_out),
+            [chromium, *FLAGS, f"--user-data-dir={profile}"],
+            preexec_fn=give_pipes,
+            close_fds=False,  # ours are closed on exec anyway
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
