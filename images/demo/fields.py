@@ -60,6 +60,8 @@ class Field:
 
     def sent(self, value: Any) -> Any:
         """Return a widget's value as JSON takes it; raise NotAValue where it cannot be."""
+        if self.kind == "image" and isinstance(value, dict):
+            value = value.get("composite")  # all layers of a drawing as one file
         if value is None or value == "":
             if self.kind == "text" and not self.nullable and value is not None:
                 return ""

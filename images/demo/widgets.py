@@ -15,7 +15,8 @@ INK = gr.Brush(colors=["#111111", "#ffffff"], default_size=14, color_mode="fixed
 
 def widget(field: Field, **more: Any) -> gr.components.Component:
     """Return the widget of one field; ``more`` are options that every widget takes."""
-    label = field.label if field.required else f"{field.label} (may be empty)"
+    spare = not field.required and not field.value and field.kind != "yes_no"
+    label = f"{field.label} (may be empty)" if spare else field.label
     more |= {"label": label, "elem_id": f"field-{field.name}"}
     hint = {"info": field.hint or None}
     match field.kind:

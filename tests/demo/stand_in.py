@@ -11,6 +11,7 @@ import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+SOUND = {"type": "string", "contentMediaType": "audio/wav", "default": "", "title": "Sound"}
 ROW = {
     "type": "object",
     "required": ["age", "town", "picture"],
@@ -21,12 +22,7 @@ ROW = {
         "member": {"type": "boolean", "default": True, "title": "Member"},
         "note": {"type": "string", "default": "", "title": "Note"},
         "picture": {"type": "string", "contentMediaType": "image/png", "title": "Picture"},
-        "sound": {
-            "type": "string",
-            "contentMediaType": "audio/wav",
-            "default": "",
-            "title": "Sound",
-        },
+        "sound": SOUND,
     },
 }
 ANSWER = {"type": "object", "properties": {"prediction": {"type": "string"}}}

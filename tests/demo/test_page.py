@@ -82,6 +82,7 @@ def page(browser: chromium.Browser, address: str) -> chromium.Page:
 
 def draw(page: chromium.Page) -> None:
     """Draw a stroke with the mouse over the middle of the sheet."""
+    page.click("#field-picture [aria-label='Brush']")
     box = page.place("#field-picture canvas")
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse("mousePressed", x - 30, y)
