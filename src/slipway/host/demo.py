@@ -81,13 +81,15 @@ def beside(
         inside = stack.enter_context(_network(client, spec, internal=True))
         # A port can be published from a network that leads outside only.
         outside = stack.enter_context(_network(client, spec, internal=False))
-        named = {"name": f"{inside.name}-scorer", "network": inside.name}  # DNS knows given names
-        scorer = container.create(client, image, spec, place, ["serve"], **named)
+        name = f"{inside.name}-scorer"  # a name that is given is one that DNS knows
+        scorer = container.create(
+            client, image, spec, place, ["serve"], name=name, network=inside.name
+        )
         stack.callback(scorer.remove, force=True)
         shown = client.containers.create(
             page,
             name=f"{inside.name}-page",
-            environment={"SCORER_URL": f"http://{named['name']}:8080"},
+            environment={"SCORER_URL": f"http://{name}:8080"},
             ports={"8080/tcp": (ADDRESS, port)},
             network=outside.name,
             mem_limit=MEMORY,

@@ -14,8 +14,6 @@ from slipway.host import build, engine, sources
 from slipway.host.demo import require_model
 from slipway.spec import JobSpec
 
-PROFILES = "COMPOSE_PROFILES"
-
 
 def build_services(root: Path) -> None:
     """Build the image of every helper service that is absent or stale."""
@@ -40,8 +38,9 @@ def down(root: Path, more: Sequence[str]) -> NoReturn:
 
 def _become(root: Path, arguments: Sequence[str], job: str) -> NoReturn:
     """Replace this process by compose, so that signals and the exit code are its own."""
-    profiles = os.environ.get(PROFILES, "") if "up" in arguments else "*"
-    environ = {**os.environ, "JOB": job, PROFILES: profiles}
+    environ = {**os.environ, "JOB": job}
+    if arguments[0] == "down":
+        environ["COMPOSE_PROFILES"] = "metrics"  # what any `up` may have started
     environ["SLIPWAY_IMAGES"] = build.image_name("").removesuffix("/")
     os.chdir(root)
     command = compose_command()
