@@ -1,7 +1,7 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
 #   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)   SUITE= (bench)
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score bench demo clean hooks locks
+.PHONY: help list new build run test check serve score bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
 
@@ -32,8 +32,14 @@ score: .venv/stamp  ## score a file: make score JOB=NAME IN=rows.jsonl OUT=score
 bench: .venv/stamp  ## measure beside others: make bench JOB=NAME [SUITE=serving|batch|soak|score]
 	@$(SLIPWAY) bench $(JOB) $(CMD)
 
-demo: .venv/stamp  ## open a job's form page: make demo JOB=NAME [PORT=8080]
+demo: .venv/stamp  ## open a job's demo page: make demo JOB=NAME [PORT=8080]
 	@$(SLIPWAY) demo $(JOB)
+
+up: .venv/stamp  ## start compose.yaml around a trained job: make up JOB=NAME
+	@$(SLIPWAY) up $(JOB)
+
+down: .venv/stamp  ## stop what `make up` started; what MLflow holds stays
+	@$(SLIPWAY) down
 
 clean: .venv/stamp  ## remove one job's images, or all of ours
 	@$(SLIPWAY) clean $(JOB)

@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException
 from slipway import bodies, platforms, store
 from slipway.errors import InputInvalid, NotReady, SlipwayError
 from slipway.openapi import openapi
-from slipway.report import PAGES
+from slipway.report import PAGES, headline
 from slipway.run import built, read_json
 from slipway.types import example
 
@@ -186,6 +186,8 @@ def _describing_routes(app: Flask, service: Service) -> None:
             built=built(job.spec),
             tier=record.get("tier", "unknown"),
             seed=record.get("options", {}).get("seed"),
+            figures=headline(job.spec, service.out),
+            licences=sorted({data.licence for data in job.spec.data.values()}),
         )
 
 

@@ -221,6 +221,8 @@ def test_version_names_the_model_and_its_data(client, finished_run) -> None:
     assert ("toy", "sample", 0) == (told["job"], told["tier"], told["seed"])
     assert 12 == len(told["model"])
     assert "trained" == told["form"]
+    assert ["average_precision"] == list(told["figures"])
+    assert ["CC0"] == told["licences"]
 
 
 def test_the_score_log_has_one_line_a_row_and_not_the_input(toy, finished_run) -> None:
