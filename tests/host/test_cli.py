@@ -177,7 +177,7 @@ def test_test_says_what_it_could_not_run_and_why(
     code, out, _ = slipway("test")
     assert code == 0
     assert "conformance, job example" in out
-    assert "not run: containers, demo: no Docker engine answers" in out
+    assert "not run: containers: no Docker engine answers" in out
     assert "not run: accept: no Docker engine answers" in out
 
 
