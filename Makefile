@@ -1,7 +1,8 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
-#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)   ENGINE=local|ray|...   SHARDS=4
+#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)
+#   SUITE= (bench)   ENGINE=local|ray|...   SHARDS=4 (batch)
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score batch submit bench demo clean hooks locks
+.PHONY: help list new build run test check serve score batch submit bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
 ENGINE ?= local
@@ -37,11 +38,17 @@ batch: .venv/stamp  ## score in many containers: make batch JOB=NAME IN= OUT= [S
 submit: .venv/stamp  ## run a verb on an engine: make submit JOB=NAME CMD="train --seed 3" [ENGINE=ray]
 	@$(SLIPWAY) submit --engine $(ENGINE) $(JOB) $(CMD)
 
-bench: .venv/stamp  ## measure a trained job's load time, latency and throughput
-	@$(SLIPWAY) bench $(JOB)
+bench: .venv/stamp  ## measure beside others: make bench JOB=NAME [SUITE=serving|batch|soak|score]
+	@$(SLIPWAY) bench $(JOB) $(CMD)
 
-demo: .venv/stamp  ## open a job's form page: make demo JOB=NAME [PORT=8080]
+demo: .venv/stamp  ## open a job's demo page: make demo JOB=NAME [PORT=8080]
 	@$(SLIPWAY) demo $(JOB)
+
+up: .venv/stamp  ## start compose.yaml around a trained job: make up JOB=NAME
+	@$(SLIPWAY) up $(JOB)
+
+down: .venv/stamp  ## stop what `make up` started; what MLflow holds stays
+	@$(SLIPWAY) down
 
 clean: .venv/stamp  ## remove one job's images, or all of ours
 	@$(SLIPWAY) clean $(JOB)

@@ -42,7 +42,9 @@ def choose_port(port: int | None) -> int:
     return 8080
 
 
-def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: str | None) -> None:
+def serve_forever(
+    job: Job, out: Path, host: str, port: int | None, score_log: str | None, form: str
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises DataUnavailable when the port cannot be had."""
     from granian.constants import HTTPModes, Interfaces
     from granian.server.mp import MPServer
@@ -79,13 +81,13 @@ def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: s
         backlog=BACKLOG,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_app, job, out, score_log, flag))
+    ).serve(target_loader=partial(_app, job, out, score_log, form, flag))
 
 
-def _app(job: Job, out: Path, score_log: str | None, flag: mmap.mmap, _: str) -> Any:
+def _app(job: Job, out: Path, score_log: str | None, form: str, flag: mmap.mmap, _: str) -> Any:
     from slipway.scorer import create_app
 
-    app = create_app(job, out, score_log, draining=lambda: bool(flag[0]))
+    app = create_app(job, out, score_log, form=form, draining=lambda: bool(flag[0]))
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         # granian ends the stream where the body ends, so a body need not declare its length
