@@ -30,9 +30,9 @@ def killer(
             found = victims()
             if found:
                 number = rng.choice(SIGNALS)
+                struck.append(number.name)
                 with suppress(ProcessLookupError):
                     rng.choice(found)(number)
-                    struck.append(number.name)
 
     thread = threading.Thread(target=strike, daemon=True)
     thread.start()

@@ -87,7 +87,7 @@ def test_workers_and_raylets_are_killed(tmp_path: Path, run: int, cluster: Any) 
     from slipway.host.engines import ray
 
     rng = random.Random(run)
-    work = batches.work_of(tmp_path, ROWS, SHARDS, PAUSE="0.1")
+    work = batches.work_of(tmp_path, ROWS, SHARDS, PAUSE="0.4")
     engine = ray.open_engine(replace(work, places={"address": cluster.address}))
 
     def raylet(sign: signal.Signals) -> None:

@@ -67,8 +67,9 @@ def finish(work: Work, folder: Path, allowed: tuple[int, ...] = (0,)) -> Slipway
     try:
         batch.Drive(state, running, work, batch.Caps(), "").run([])
     except SlipwayError as error:
-        assert getattr(error, "exit_code", 1) in (33, *allowed), error
-        return error
+        if error.exit_code in (33, *allowed):
+            return error
+        raise
     finally:
         running.close()
     return None
