@@ -359,6 +359,7 @@ def perform(root: Path, spec: JobSpec, request: Request) -> int:
         bring_to_end(root, request, work, open_batch(folder, work.count, facts), caps, came)
         if request.is_merged:
             work, facts = merging(work, request), facts | {"fingerprint": ""}
+            click.echo("merging the parts", err=True)
             merge = open_batch(work.logs, 1, facts)
             bring_to_end(root, request, work, merge, caps, came, table=False)
             click.echo(f"merged  {request.target}")
