@@ -156,9 +156,18 @@ def _load_once(job: Job, out: Path) -> Any:
     from slipway import gate, scorer  # noqa: F401 - imported once, for all workers
 
     loaded = scorer.load(job, out / "model")
-    gc.collect()
-    gc.freeze()  # or the first collection would write to, and so copy, every page
+    _freeze()
     return loaded
+
+
+def _freeze() -> None:
+    """Keep the garbage collector off what is loaded and stays.
+
+    A collection would stop every request for as long as it takes to walk the libraries' objects,
+    tens of milliseconds, and would write to, and so copy, every page shared between workers.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager
@@ -263,8 +272,10 @@ def _application(
         draining=board.draining, settled=board.settled, limits=settings.limits,
         access_log=settings.access_log,
     )  # fmt: skip
+    gate = Gate(app, settings.threads)
+    _freeze()
     board.settle(worker)
-    return Gate(app, settings.threads)
+    return gate
 
 
 def _check_log(score_log: str | None) -> None:
