@@ -45,6 +45,7 @@ class Proto:
         for part in self.parts:
             if part is None:
                 await asyncio.Event().wait()
+            await asyncio.sleep(0)
             yield part
 
     async def client_disconnect(self):
