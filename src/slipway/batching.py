@@ -203,11 +203,12 @@ class Batcher:
         ended = time.perf_counter()
         for ticket in batch:
             ticket.ended = ended
-            _tell(ticket)
         try:
-            self.watch(batch, ended - began)
+            self.watch(batch, ended - began)  # first: what is answered must be in the score log
         except Exception:
             log.exception("a batch was not counted")
+        for ticket in batch:
+            _tell(ticket)
 
     def _settle(self, batch: Sequence[Ticket]) -> None:
         """Give each ticket its answers, or its error."""

@@ -67,9 +67,7 @@ def make(toy, finished_run):
     """Return a function that makes the gate of a warm scorer."""
 
     def make(**limits):
-        app = create_app(
-            toy.job, finished_run / "out", background=False, limits=Limits(**limits)
-        )
+        app = create_app(toy.job, finished_run / "out", background=False, limits=Limits(**limits))
 
         @app.post("/wait")
         def wait():
