@@ -26,10 +26,12 @@ ERROR = {
 }
 REFUSALS = {
     "400": "The body is no JSON.",
+    "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The content type is not application/json.",
     "422": "A field is wrong; `fields` tells which.",
-    "503": "The model is not ready.",
+    "429": "Too many rows wait already; Retry-After tells when to come again.",
+    "503": "The model is not ready, or the rows waited too long for it.",
 }
 
 

@@ -185,7 +185,8 @@ def create_app(
     app.register_error_handler(Exception, _failed)
     app.after_request(lambda answer: _counted(service, answer))
     if background:
-        threading.Thread(target=service.warm, args=(loaded,), daemon=True).start()
+        loading = threading.Thread(target=service.warm, args=(loaded,), daemon=True, name="loading")
+        loading.start()
     else:
         service.warm(loaded)
     return app

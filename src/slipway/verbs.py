@@ -272,7 +272,7 @@ def _serve(job: Job) -> click.Command:
     @click.option("--host", default="0.0.0.0", show_default=True)
     @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
     @click.option(
-        "--access-log/--no-access-log", default=lambda: os.environ.get("LOG_FORMAT") == "json",
+        "--access-log/--no-access-log", default=None,
         help="A JSON line for each request on stderr; on with LOG_FORMAT=json.",
     )  # fmt: skip
     @click.option(
@@ -308,6 +308,8 @@ def _serve(job: Job) -> click.Command:
         from slipway.batching import Limits
         from slipway.server import Settings, serve_forever
 
+        if more["access_log"] is None:
+            more["access_log"] = os.environ.get("LOG_FORMAT") == "json"
         limits = Limits(batch_rows, queue_rows, timeout, max_wait_ms / 1000)
         serve_forever(job, out, Settings(limits=limits, **more))
 
