@@ -28,11 +28,12 @@ ERROR = {
 REFUSALS = {
     "400": "The body cannot be read.",
     "406": "None of the media types in Accept can be answered.",
+    "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The content type cannot fill a row; `error` names those that can.",
     "422": "A field is wrong; `fields` tells which.",
-    "429": "Too many rows wait.",
-    "503": "The model is not ready.",
+    "429": "Too many rows wait already; Retry-After tells when to come again.",
+    "503": "The model is not ready, or the rows waited too long for it.",
 }
 
 
