@@ -23,8 +23,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from slipway import store
+from slipway import runs, store
 from slipway.errors import InputInvalid, SlipwayError
+from slipway.ledger import LongWork
 from slipway.openapi import openapi
 from slipway.report import PAGES
 from slipway.run import built, read_json
@@ -117,6 +118,7 @@ def create_app(
     *,
     background: bool = True,
     draining: Callable[[], bool] = lambda: False,
+    long_work: LongWork | None = None,
 ) -> Flask:
     """Make the Flask app of a job whose model is in ``out/model``.
 
@@ -131,6 +133,7 @@ def create_app(
     _health_routes(app, service)
     _describing_routes(app, service)
     _score_route(app, service)
+    runs.add_routes(app, service, out / "runs", long_work)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _our_fault)
     app.after_request(lambda answer: _counted(service, answer))

@@ -22,6 +22,7 @@ from slipway.errors import DataUnavailable
 
 if TYPE_CHECKING:
     from slipway.job import Job
+    from slipway.ledger import LongWork
 
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT")
 DRAIN_SECONDS = 5
@@ -42,7 +43,14 @@ def choose_port(port: int | None) -> int:
     return 8080
 
 
-def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: str | None) -> None:
+def serve_forever(
+    job: Job,
+    out: Path,
+    host: str,
+    port: int | None,
+    score_log: str | None,
+    long_work: LongWork | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises DataUnavailable when the port cannot be had."""
     from granian.constants import HTTPModes, Interfaces
     from granian.server.mp import MPServer
@@ -79,13 +87,21 @@ def serve_forever(job: Job, out: Path, host: str, port: int | None, score_log: s
         backlog=BACKLOG,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_app, job, out, score_log, flag))
+    ).serve(target_loader=partial(_app, job, out, score_log, flag, long_work))
 
 
-def _app(job: Job, out: Path, score_log: str | None, flag: mmap.mmap, _: str) -> Any:
+def _app(
+    job: Job,
+    out: Path,
+    score_log: str | None,
+    flag: mmap.mmap,
+    long_work: LongWork | None,
+    _: str,
+) -> Any:
     from slipway.scorer import create_app
 
-    app = create_app(job, out, score_log, draining=lambda: bool(flag[0]))
+    app = create_app(job, out, score_log, draining=lambda: bool(flag[0]), long_work=long_work)
+    app.extensions["slipway-runs"].start()
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         # granian ends the stream where the body ends, so a body need not declare its length

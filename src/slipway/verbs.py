@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from slipway.data import TIERS
-from slipway.errors import BarMissed, DataUnavailable, Retryable, SlipwayError, Stopped
+from slipway.errors import (
+    BarMissed,
+    DataUnavailable,
+    InputInvalid,
+    Retryable,
+    SlipwayError,
+    Stopped,
+)
 from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run, read_json
 
@@ -266,17 +273,60 @@ def _score(job: Job) -> click.Command:
     return score
 
 
+def _long_work_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of runs, webhooks and control to `serve`."""
+    path = click.Path(path_type=Path)
+    for option in reversed((
+        click.option(
+            "--keep-runs", type=click.IntRange(0), default=1000, show_default=True,
+            help="Asynchronous runs that are kept once they are over, 7 days at most."),
+        click.option(
+            "--webhook-hosts", default="", metavar="HOST,…",
+            help="The only hosts that webhooks may go to; * stands for anything."),
+        click.option(
+            "--control", is_flag=True,
+            help="POST /prepare /train /evaluate /reload, with the token SLIPWAY_CONTROL_TOKEN."),
+        click.option(
+            "--control-token-file", type=path, default=None, help="A file that holds the token."),
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _long_work(
+    keep_runs: int, webhook_hosts: str, control: bool, control_token_file: Path | None
+) -> Any:
+    from slipway.control import SECRET, read_token
+    from slipway.ledger import LongWork
+    from slipway.webhooks import keys
+
+    secret = os.environ.get(SECRET, "")
+    try:
+        keys(secret)
+    except InputInvalid as error:
+        raise click.UsageError(str(error)) from None
+    return LongWork(
+        keep_runs=keep_runs,
+        webhook_hosts=tuple(host for host in webhook_hosts.replace(",", " ").split()),
+        webhook_secret=secret.strip(),
+        control_token=read_token(control_token_file) if control else "",
+    )
+
+
 def _serve(job: Job) -> click.Command:
     @click.command("serve")
     @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default 8080.")
     @click.option("--host", default="0.0.0.0", show_default=True)
     @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
+    @_long_work_options
     @OUT
-    def serve(port: int | None, host: str, score_log: str | None, out: Path) -> None:
+    def serve(
+        port: int | None, host: str, score_log: str | None, out: Path, **long_work: Any
+    ) -> None:
         """Answer HTTP requests: POST /score, and a form to try at GET /."""
         from slipway.server import serve_forever
 
-        serve_forever(job, out, host, port, score_log)
+        serve_forever(job, out, host, port, score_log, _long_work(**long_work))
 
     return serve
 
