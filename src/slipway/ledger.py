@@ -40,6 +40,7 @@ from slipway.errors import Busy, DataUnavailable, InputInvalid, Retryable
 
 ID = re.compile(r"[0-9a-f]{24}")
 OVER = ("succeeded", "failed", "cancelled")
+KINDS = ("request", "verb")
 STATES = ("queued", "running", *OVER)
 EVENTS = ("queued", "start", "log", "progress", "completed")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -84,10 +85,14 @@ class Run:
         return read_object(self.folder / "request.json")
 
     def state(self) -> dict[str, Any]:
-        """Return where the run stands. A damaged file counts as none: the run is queued."""
+        """Return where the run stands. A damaged file counts as none: what waits runs again."""
         found = read_object(self.folder / "state.json")
-        sound = found.get("state") in STATES and type(found.get("attempt")) is int
-        return found if sound else {"state": "queued", "attempt": 0}
+        if found.get("state") in STATES and type(found.get("attempt")) is int:
+            return found
+        queue = self.folder.parent / ".queue"
+        if any((queue / f"{self.id}.{kind}").exists() for kind in KINDS):
+            return {"state": "queued", "attempt": 0}
+        return {"state": "failed", "attempt": 0, "error": "the record of this run is damaged"}
 
     @property
     def over(self) -> bool:
@@ -270,7 +275,7 @@ class Ledger:
         if last != "completed":
             told = {name: state.get(name) for name in ("state", "status", "error", "attempt")}
             run.append("completed", **told, result=f"/runs/{run.id}/result")
-        for kind in ("request", "verb"):
+        for kind in KINDS:
             (self.queue / f"{run.id}.{kind}").unlink(missing_ok=True)
 
     def tidy(self) -> None:
