@@ -43,6 +43,7 @@ OVER = ("succeeded", "failed", "cancelled")
 KINDS = ("request", "verb")
 STATES = ("queued", "running", *OVER)
 EVENTS = ("queued", "start", "log", "progress", "completed")
+NEW, GONE = ".new-", ".gone-"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 LEFTOVER_SECONDS = 3600
@@ -77,8 +78,8 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Its name; names sort by time."""
-        return self.folder.name
+        """Its name, also while it is being made; names sort by time."""
+        return self.folder.name.removeprefix(NEW)
 
     def request(self) -> dict[str, Any]:
         """Return what was asked, empty where the file is damaged."""
@@ -171,7 +172,7 @@ class Ledger:
         Full and Unwritable where the disk refuses; then nothing is left behind.
         """
         run = f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
-        part = self.folder / f".new-{run}"
+        part = self.folder / f"{NEW}{run}"
         try:
             with self._stored():
                 self._make_folders(part)
@@ -287,11 +288,11 @@ class Ledger:
             if place >= self.settings.keep_runs or int(name[:14], 16) < oldest:
                 self._remove(Run(self.folder / name))
         for name in listed(self.folder):
-            if name.startswith((".new-", ".gone-")) and _age(self.folder / name) > LEFTOVER_SECONDS:
+            if name.startswith((NEW, GONE)) and _age(self.folder / name) > LEFTOVER_SECONDS:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _remove(self, run: Run) -> None:
-        gone = self.folder / f".gone-{run.id}"
+        gone = self.folder / f"{GONE}{run.id}"
         key = str(run.request().get("key") or "")
         with suppress(OSError):  # another worker is at it
             run.folder.rename(gone)

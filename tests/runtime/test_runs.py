@@ -448,6 +448,7 @@ def test_events_are_sent_from_the_first_and_again_after_the_last_that_was_seen(
 
     assert ("text/event-stream", "no-store") == (answer.mimetype, answer.headers["Cache-Control"])
     assert ["queued", "start", "completed"] == [frame["event"] for frame in whole]
+    assert {reply.json["id"]} == {json.loads(frame["data"])["data"]["id"] for frame in whole}
     assert "succeeded" == json.loads(whole[-1]["data"])["data"]["state"]
     for place, frame in enumerate(whole[:-1], start=1):
         rest = client.get(path, headers={"Last-Event-ID": frame["id"]}).text
