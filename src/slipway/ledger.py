@@ -46,6 +46,8 @@ EVENTS = ("queued", "start", "log", "progress", "completed")
 NEW, GONE = ".new-", ".gone-"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
+RESERVE = 16 * 2**20
+"""Bytes of the disk that no new run may take, so that those which wait can be brought to an end."""
 LEFTOVER_SECONDS = 3600
 """Age at which what a killed process left half-made is taken away."""
 
@@ -176,6 +178,8 @@ class Ledger:
         try:
             with self._stored():
                 self._make_folders(part)
+                if shutil.disk_usage(self.folder).free < RESERVE:
+                    raise OSError(errno.ENOSPC, "No space left on device")
                 digest = _copy(body, part / "body", request.get("length"))
                 mark = hashlib.sha256(encoded(request["same"]) + digest).hexdigest()
                 request = request | {"mark": mark, "key": _digest(key), "created": now()}

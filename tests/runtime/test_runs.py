@@ -604,6 +604,18 @@ def test_a_full_disk_is_507_and_leaves_nothing_half_written(client, ledger) -> N
     assert 202 == ask(client).status_code
 
 
+def test_the_last_of_the_disk_is_left_to_the_runs_that_wait(
+    client, executor, ledger, monkeypatch
+) -> None:
+    waiting = ask(client)
+    monkeypatch.setattr("slipway.ledger.RESERVE", 2**60)
+
+    assert 507 == ask(client).status_code
+    assert 1 == len(ledger.latest(10))
+    assert executor.request_once()
+    assert "succeeded" == told(client, waiting)["state"]
+
+
 def test_an_answer_that_finds_no_room_is_scored_again_later(app, client, executor) -> None:
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     app.view_functions["score"] = lambda: ("x" * 20_000, 200)
