@@ -1,7 +1,7 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
-#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)
+#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)   SUITE= (bench)
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score bench demo clean hooks locks
+.PHONY: help list new build run test check serve score bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
 
@@ -29,11 +29,17 @@ serve: .venv/stamp  ## serve a trained job over HTTP: make serve JOB=NAME [PORT=
 score: .venv/stamp  ## score a file: make score JOB=NAME IN=rows.jsonl OUT=scores.jsonl
 	@$(SLIPWAY) score $(JOB) $(IN) $(OUT)
 
-bench: .venv/stamp  ## measure a trained job's load time, latency and throughput
-	@$(SLIPWAY) bench $(JOB)
+bench: .venv/stamp  ## measure beside others: make bench JOB=NAME [SUITE=serving|batch|soak|score]
+	@$(SLIPWAY) bench $(JOB) $(CMD)
 
-demo: .venv/stamp  ## open a job's form page: make demo JOB=NAME [PORT=8080]
+demo: .venv/stamp  ## open a job's demo page: make demo JOB=NAME [PORT=8080]
 	@$(SLIPWAY) demo $(JOB)
+
+up: .venv/stamp  ## start compose.yaml around a trained job: make up JOB=NAME
+	@$(SLIPWAY) up $(JOB)
+
+down: .venv/stamp  ## stop what `make up` started; what MLflow holds stays
+	@$(SLIPWAY) down
 
 clean: .venv/stamp  ## remove one job's images, or all of ours
 	@$(SLIPWAY) clean $(JOB)

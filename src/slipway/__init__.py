@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slipway.run import Run as Run
     from slipway.types import Field as Field
     from slipway.types import Input as Input
+    from slipway.types import Media as Media
     from slipway.types import Output as Output
 
 _HOME = {
@@ -19,6 +20,7 @@ _HOME = {
     "Run": "slipway.run",
     "Field": "slipway.types",
     "Input": "slipway.types",
+    "Media": "slipway.types",
     "Output": "slipway.types",
 }
 __all__ = sorted(_HOME)

@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 BATCHES = (1, 8, 64, 512)
 
 
-def measure(job: Job, out: Path, seconds: float) -> str:
+def measure(job: Job, out: Path, seconds: float, form: str) -> str:
     """Time score() for each batch size during ``seconds``; write ``bench.json``, return a table."""
     started = time.perf_counter()
-    model = job.load(out / "model")
+    model = job.load(out / "model", form)
     loaded = time.perf_counter() - started
     row = job.row(**example(job.row))
     job.answers(model, [row])
     figures = [_timed(job, model, [row] * size, seconds) for size in BATCHES]
     result = {
         "model": store.identity(out / "model"),
+        "form": job.form(model),
         "load_seconds": round(loaded, 3),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "cpus": os.cpu_count(),
@@ -39,7 +40,9 @@ def measure(job: Job, out: Path, seconds: float) -> str:
     }
     with written(out / "bench.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    lines = [f"load {loaded:.2f} s, peak memory {result['peak_memory_mb']} MB"]
+    lines = [
+        f"load {loaded:.2f} s, peak memory {result['peak_memory_mb']} MB, {result['form']} model"
+    ]
     lines += [f"{'rows':>5} {'p50 ms':>9} {'p99 ms':>9} {'rows/s':>10}"]
     for entry in figures:
         lines.append(

@@ -295,6 +295,8 @@ class Generation:
         self.service = service
         self.file = ledger.folder / "generation.json"
         self.seen = self._number()
+        self.form = service.form
+        """What was asked for; a service itself keeps what it found."""
         self.lock = threading.Lock()
 
     def _number(self) -> Any:
@@ -331,14 +333,16 @@ class Generation:
         service = self.service
         with self.lock:
             if service.state != "ready":
+                service.form = self.form
                 service.warm()
                 return "" if service.state == "ready" else service.state
             folder = service.out / "model"
             try:
-                name, model = store.identity(folder), service.job.load(folder)
+                name, model = store.identity(folder), service.job.load(folder, self.form)
                 service.job.answers(model, [service.job.row(**example(service.job.row))])
             except Exception as error:
                 return str(error) or type(error).__name__
             service.model, service.model_id = model, name
+            service.form = service.job.form(model)
         log.info("model %s is served", name)
         return ""

@@ -1,32 +1,134 @@
-"""Write a model in another format.
+"""Write a model in another format, and prove that it answers like the trained one.
 
 A job says how with ``@job.export``; without it scikit-learn's own converter to ONNX is tried on
-the fields of the job's `Input`.
+the fields of the job's `Input`. Both forms then score the rows of ``@job.held_out``, and
+``model/export.json`` records how far they were apart at most, and of what: the exported form of
+another model, by other code or under another onnxruntime is not used.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway import store
 from slipway.data import written
-from slipway.errors import InputInvalid
+from slipway.errors import BarMissed, DataUnavailable, InputInvalid
+from slipway.run import Run, read_json
 
 if TYPE_CHECKING:
     from slipway.job import Job
 
+FOLDER, RECORD = "export", "export.json"
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model in memory: an onnxruntime session, proven to answer like the trained."""
+
+    session: Any
+
+
+def load_exported(job: Job, folder: Path, threads: int) -> Exported:
+    """Return the exported form of the model in ``folder``; see `check_proof` for errors."""
+    check_proof(job, folder)
+    return Exported(store.load(folder / FOLDER, threads=threads))
+
+
+def check_proof(job: Job, folder: Path) -> None:
+    """Raise DataUnavailable where `export_model` did not compare this very form and model."""
+    if job.exported_scorer is None:
+        raise DataUnavailable(f"job {job.spec.name} has no @job.exported function")
+    record = read_json(folder / RECORD)
+    if not record:
+        raise DataUnavailable(f"{folder / RECORD}: no such file; run export first")
+    for name, here in subject(job, folder).items():
+        if record.get(name) != here:
+            raise DataUnavailable(
+                f"{folder / RECORD}: is about {name} {record.get(name)}, found {here}; "
+                "run export again"
+            )
+
 
 def export_model(job: Job, out: Path) -> str:
-    """Write ``out/export`` and return what was written and how it was checked, as lines.
+    """Write ``out/model/export`` and return what was written and how it was checked, as lines.
 
-    Raises InputInvalid when the model has no ONNX form.
+    Raises InputInvalid when the model has no ONNX form, and BarMissed when its answers differ.
     """
-    folder = out / "export"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = out / "model" / FOLDER
+    (out / "model" / RECORD).unlink(missing_ok=True)
     model = job.load(out / "model")
+    folder.mkdir(exist_ok=True)
     told = job.exporter(model, folder) if job.exporter else _to_onnx(job, model, folder)
+    if job.exported_scorer:
+        told = _prove(job, out, model)
     sizes = [f"{path} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir())]
     return "\n".join([*sizes, *([str(told)] if told else [])])
+
+
+def subject(job: Job, folder: Path) -> dict[str, str]:
+    """Return what a proof is about, as short hashes: with any of it changed it proves nothing."""
+    code = (path for path in job.spec.folder.glob("*.py") if not path.name.startswith("test_"))
+    return {
+        "model": store.identity(folder),
+        "export": _hash(path for path in (folder / FOLDER).rglob("*") if path.is_file()),
+        "code": _hash(code),
+        "onnxruntime": version("onnxruntime"),
+    }
+
+
+def apart(one: Any, other: Any) -> float:
+    """Return the largest difference of two answers' floats; infinity where all else differs."""
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other)
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((apart(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max(map(apart, one, other), default=0.0)
+    return 0.0 if one == other else math.inf
+
+
+def _prove(job: Job, out: Path, model: Any) -> str:
+    """Compare both forms on the held-out rows and record the result."""
+    if job.held_out_rows is None:
+        raise InputInvalid(f"job {job.spec.name}: @job.exported needs the rows of @job.held_out")
+    rows = list(job.held_out_rows(Run(job.spec, out, "export")))
+    exported = Exported(store.load(out / "model" / FOLDER))
+    farthest = max(_differences(job, model, exported, rows), default=math.inf)
+    if not farthest <= job.tolerance:
+        raise BarMissed(
+            f"the exported model and the trained one differ by {farthest:.1e} on {len(rows)} "
+            f"held-out rows; wanted {job.tolerance:.0e} at most"
+        )
+    record = subject(job, out / "model") | {
+        "rows": len(rows),
+        "largest_difference": farthest,
+        "tolerance": job.tolerance,
+    }
+    with written(out / "model" / RECORD) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return f"answers like the trained model on {len(rows)} held-out rows, to {farthest:.1e}"
+
+
+def _differences(job: Job, model: Any, exported: Exported, rows: list[Any]) -> Iterator[float]:
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        pairs = zip(job.answers(model, batch), job.answers(exported, batch), strict=True)
+        yield from (apart(one.model_dump(), other.model_dump()) for one, other in pairs)
+
+
+def _hash(paths: Iterator[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _to_onnx(job: Job, model: Any, folder: Path) -> str:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from slipway import store
-from slipway.errors import InputInvalid
+from slipway.errors import InputInvalid, SlipwayError
+from slipway.export import Exported, load_exported
+from slipway.logs import say
 from slipway.spec import JobSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -26,20 +28,24 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Job:
     """What one folder below ``jobs/`` does. Make it with ``Job.here(__file__)``.
 
-    ``trusted`` names the job's own types that may be part of a saved model.
+    ``trusted`` names the job's own types that may be part of a saved model; an exported model is
+    used where no number of its answers differs by more than ``tolerance``.
     """
 
     spec: JobSpec
     trusted: Sequence[str] = ()
+    tolerance: float = 1e-6
     stages: dict[str, Callable[..., Any]] = field(default_factory=dict)
     commands: dict[str, Callable[..., Any]] = field(default_factory=dict)
     scorer: Callable[..., Any] | None = None
     exporter: Callable[..., Any] | None = None
+    exported_scorer: Callable[..., Any] | None = None
+    held_out_rows: Callable[..., Any] | None = None
 
     @classmethod
-    def here(cls, file: str, trusted: Sequence[str] = ()) -> Job:
+    def here(cls, file: str, trusted: Sequence[str] = (), tolerance: float = 1e-6) -> Job:
         """Make the job whose folder holds ``file``; InputInvalid where its job.toml is wrong."""
-        return cls(JobSpec.read(Path(file).parent), trusted)
+        return cls(JobSpec.read(Path(file).parent), trusted, tolerance)
 
     def prepare(self, function: Function) -> Function:
         """Register ``(run, ...) -> None``: raw data to split files under ``run.out / "data"``."""
@@ -63,6 +69,20 @@ class Job:
         self.exporter = function
         return function
 
+    def exported(self, function: Function) -> Function:
+        """Register ``(session, rows: list[Input]) -> list[Output]``: score with model.onnx.
+
+        `serve` and `score` then use the exported model where it was seen to answer like the
+        trained one on the rows of `held_out`.
+        """
+        self.exported_scorer = function
+        return function
+
+    def held_out(self, function: Function) -> Function:
+        """Register ``(run) -> list[Input]``: rows that the model was not trained on."""
+        self.held_out_rows = function
+        return function
+
     def command(self, function: Function) -> Function:
         """Register ``(run, ...)`` as a verb of the job's own, named like the function."""
         self.commands[function.__name__.replace("_", "-")] = function
@@ -83,19 +103,40 @@ class Job:
         return self._scored()[1]
 
     def answers(self, model: Any, rows: Sequence[Any]) -> list[Any]:
-        """Score a batch; raise RuntimeError when the job does not give one answer a row."""
-        if self.scorer is None:
+        """Score a batch with what `load` returned, in whichever form.
+
+        Raises RuntimeError when the job does not give one answer a row.
+        """
+        exported = isinstance(model, Exported)
+        scorer = self.exported_scorer if exported else self.scorer
+        if scorer is None:
             raise InputInvalid(f"job {self.spec.name} has no @job.score function")
         if not rows:  # libraries refuse an empty batch, each in its own way
             return []
-        found = list(self.scorer(model, list(rows)))
+        found = list(scorer(model.session if exported else model, list(rows)))
         if len(found) != len(rows):
             raise RuntimeError(f"score() gave {len(found)} answers for {len(rows)} rows")
         return found
 
-    def load(self, folder: Path) -> Any:
-        """Return the model in ``folder``; see `slipway.store.load` for errors."""
-        return store.load(folder, self.trusted)
+    def load(self, folder: Path, form: str = "trained", threads: int = 1) -> Any:
+        """Return the model in ``folder``; see `slipway.store.load` for ``threads`` and errors.
+
+        ``form`` is trained, exported, or auto: exported where that is proven to answer alike.
+        Raises DataUnavailable when the exported form was asked for and is not proven.
+        """
+        if form != "trained" and (form == "exported" or self.exported_scorer):
+            try:
+                return load_exported(self, folder, threads)
+            except SlipwayError as error:
+                if form == "exported":
+                    raise
+                say(f"the trained model is used, not its exported form: {error}", "WARNING")
+        return store.load(folder, self.trusted, threads)
+
+    @staticmethod
+    def form(model: Any) -> str:
+        """Return the form of what `load` returned: trained or exported."""
+        return "exported" if isinstance(model, Exported) else "trained"
 
     def _scored(self) -> tuple[Any, Any]:
         if self.scorer is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slipway.types import example
+from slipway import bodies, platforms, tensors
+from slipway.types import example, media_fields
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -42,10 +43,12 @@ ASYNC = {
     "Slipway-Webhook-Events": "Which events it is told: start, progress, completed.",
 }
 REFUSALS = {
-    "400": "The body is no JSON.",
+    "400": "The body cannot be read.",
+    "406": "None of the media types in Accept can be answered.",
     "413": "The body is too large.",
-    "415": "The content type is not application/json.",
+    "415": "The content type cannot fill a row; `error` names those that can.",
     "422": "A field is wrong; `fields` tells which.",
+    "429": "Too many rows wait.",
     "503": "The model is not ready.",
 }
 
@@ -68,6 +71,7 @@ def openapi(job: Job) -> dict[str, Any]:
             "/livez": _plain("The process lives."),
             "/readyz": _plain("The model is warm.", {"503": _problem("Not ready yet.", {})}),
             "/version": _plain("The job, its model and what it was built from."),
+            **_platforms(job, row, answer),
             **_runs(error),
         },
         "components": {"schemas": definitions},
@@ -79,18 +83,90 @@ def _score(job: Job, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, A
         return {"oneOf": [schema, {"type": "array", "items": schema, **limits}]}
 
     rows = one_or_many(row, maxItems=job.row.max_rows)
+    content: dict[str, Any] = {bodies.JSON: {"schema": rows, "example": example(job.row)}}
+    content |= {kind: {"schema": {"type": "string"}} for kind in media_types(job)}
+    return _post(job.spec.question, content, one_or_many(answer))
+
+
+def media_types(job: Job) -> list[str]:
+    """Return the media types of a file that can be a whole body."""
+    fields = media_fields(job.row).values()
+    known = bodies.accepted(job.row)
+    return [kind for entry in fields for kind in entry.types if kind in known]
+
+
+def _platforms(job: Job, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Describe the routes of platforms, each with one form of what it takes."""
+    found: dict[str, Any] = {}
+    instances = _instances(job, row)
+    bodies_of = {
+        "instances": instances,
+        "any": {"anyOf": [instances, row, {"type": "array", "items": row}]},
+    }
+    tensor_body = _tensors(job)
+    if tensor_body:
+        bodies_of["tensors"] = tensor_body
+    for adapter in platforms.ADAPTERS:
+        path = adapter.rule.replace("MODEL", job.spec.name)
+        if "<" in path:
+            continue
+        if adapter.method == "GET":
+            found[path] = _status(adapter.told)
+        elif adapter.takes in bodies_of:
+            content = {bodies.JSON: {"schema": bodies_of[adapter.takes]}}
+            found[path] = {"post": _post(adapter.told, content, {})}
+    return found
+
+
+def _status(told: str) -> dict[str, Any]:
+    answers = {"200": {"description": told}, "503": {"description": "Not ready yet."}}
+    return {"get": {"summary": told, "responses": answers}}
+
+
+def _instances(job: Job, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of rows below ``instances``; a row of one field may be its value alone."""
+    values = list(job.row.model_json_schema()["properties"].values())
+    one = {"anyOf": [row, *values]} if len(values) == 1 else row
+    rows = {"type": "array", "items": one, "maxItems": job.row.max_rows}
+    return _object(instances=rows) | {"additionalProperties": False}
+
+
+def _tensors(job: Job) -> dict[str, Any] | None:
+    """Return the schema of an inference of one row in JSON, None where a field is no scalar.
+
+    The binary form and more rows are in the protocol, which JSON Schema cannot express: there the
+    length of the data follows from the shape.
+    """
+    described = job.row.model_json_schema()
+    needed = [
+        entry for entry in tensors.describe(job.row) if entry["name"] in described["required"]
+    ]
+    if "$defs" in described or len(needed) != 1:
+        return None
+    field = described["properties"][needed[0]["name"]]
+    fixed = {"name": needed[0]["name"], "datatype": needed[0]["datatype"], "shape": [1]}
+    tensor = _object(
+        **{name: {"const": value} for name, value in fixed.items()},
+        data={"type": "array", "items": field, "minItems": 1, "maxItems": 1},
+    )
+    return _object(inputs={"type": "array", "items": tensor, "minItems": 1, "maxItems": 1})
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _post(told: str, content: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
     error = {"$ref": "#/components/schemas/Error"}
+    responses = {code: _problem(text, error) for code, text in REFUSALS.items()}
     return {
-        "summary": job.spec.question,
+        "summary": told,
         "parameters": [_header(name, text) for name, text in ASYNC.items()],
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": rows, "example": example(job.row)}},
-        },
+        "requestBody": {"required": True, "content": content},
         "responses": {
-            "200": _problem("One answer a row, in the order of the rows.", one_or_many(answer)),
+            "200": _problem(told, answer),
             "202": _problem("Kept, with Prefer: respond-async; Location names the run.", RUN),
-            **{code: _problem(text, error) for code, text in REFUSALS.items()},
+            **responses,
         },
     }
 

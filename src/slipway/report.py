@@ -7,6 +7,7 @@ pictures), so that train and evaluate may run in different containers.
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,12 @@ def judged(spec: JobSpec, out: Path) -> list[dict[str, Any]]:
         verdict = "" if bar is None else "reached" if bar.holds(value) else "missed"
         rows.append({"metric": metric, "value": value, "bar": str(bar or ""), "verdict": verdict})
     return rows
+
+
+def headline(spec: JobSpec, out: Path) -> dict[str, float]:
+    """Return the figures that have a bar: what a page says of a model in one line."""
+    rows = (row for row in judged(spec, out) if row["bar"] and math.isfinite(row["value"]))
+    return {row["metric"]: row["value"] for row in rows}
 
 
 def render(spec: JobSpec, out: Path) -> Path:

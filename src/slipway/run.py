@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from slipway import data
+from slipway import data, places
 from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
 from slipway.logs import say
 from slipway.spec import JobSpec
@@ -189,7 +189,7 @@ class Run:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.out / "checkpoints" / f"{self.verb}.json"
+        return places.checkpoints(self.out) / f"{self.verb}.json"
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:

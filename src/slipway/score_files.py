@@ -44,18 +44,25 @@ class Line:
 
 
 def score_file(
-    job: Job, model_folder: Path, source: str, target: str, shard: str | None, batch_size: int
+    job: Job,
+    model_folder: Path,
+    source: str,
+    target: str,
+    shard: str | None,
+    batch_size: int,
+    form: str = "auto",
 ) -> None:
     """Score ``source`` into ``target``; raise InputInvalid when not one row could be scored."""
     part, parts = parse_shard(shard)
     output = place(target, source, part, parts)
-    mark = _mark(source, model_folder, parts, batch_size)
+    mark = _mark(source, model_folder, parts, batch_size, form)
     if output and output.resolve() == Path(source).resolve():
         raise click.UsageError(f"{target}: OUTPUT is INPUT; wanted another file")
     if output and source != "-" and finished(output, mark):
         say(f"score: {output} is finished; skipped")
         return
-    model = job.load(model_folder)
+    model = job.load(model_folder, form)
+    say(f"score: with the {job.form(model)} model")
     lines = itertools.islice(_read(source), part, None, parts)
     scored = wrong = 0
     with _writer(output, ["line", *job.answer.model_fields]) as write:
@@ -114,9 +121,9 @@ def _done(output: Path) -> Path:
     return output.with_name(f".{output.name}.done")
 
 
-def _mark(source: str, model_folder: Path, parts: int, batch_size: int) -> Row:
+def _mark(source: str, model_folder: Path, parts: int, batch_size: int, form: str) -> Row:
     content = sha256_of(Path(source)) if source != "-" and Path(source).is_file() else ""
-    options = f"{parts} {batch_size}"
+    options = f"{parts} {batch_size} {form}"
     return {"input": content, "model": store.identity(model_folder), "options": options}
 
 

@@ -16,20 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, render_template, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import Field, TypeAdapter, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from slipway import runs, store
-from slipway.errors import InputInvalid, SlipwayError
+from slipway import bodies, platforms, runs, store
+from slipway.errors import InputInvalid, NotReady, SlipwayError
 from slipway.ledger import LongWork
 from slipway.openapi import openapi
-from slipway.report import PAGES
+from slipway.report import PAGES, headline
 from slipway.run import built, read_json
-from slipway.types import example, problems
+from slipway.types import example
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -46,6 +45,7 @@ class Service:
     job: Job
     out: Path
     score_log: str | None = None
+    form: str = "auto"
     model: Any = None
     model_id: str = ""
     state: str = "loading"
@@ -70,7 +70,8 @@ class Service:
         started = time.perf_counter()
         try:
             self.model_id = store.identity(self.out / "model")
-            self.model = self.job.load(self.out / "model")
+            self.model = self.job.load(self.out / "model", self.form)
+            self.form = self.job.form(self.model)
             self.job.answers(self.model, [self.job.row(**example(self.job.row))])
         except Exception as error:
             self.state = str(error)
@@ -79,10 +80,13 @@ class Service:
             return
         self.state = "ready"
         self.ready.set(1)
-        log.info("model %s ready after %.2f s", self.model_id, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        log.info("%s model %s ready after %.2f s", self.form, self.model_id, seconds)
 
     def score(self, rows: list[Any]) -> list[dict[str, Any]]:
         """Score rows and return their answers as JSON-able objects."""
+        if self.state != "ready":
+            raise NotReady(f"the model is not ready: {self.state}")
         started = time.perf_counter()
         answers = [answer.model_dump(mode="json") for answer in self.job.answers(self.model, rows)]
         seconds = time.perf_counter() - started
@@ -116,6 +120,7 @@ def create_app(
     out: Path,
     score_log: str | None = None,
     *,
+    form: str = "auto",
     background: bool = True,
     draining: Callable[[], bool] = lambda: False,
     long_work: LongWork | None = None,
@@ -125,7 +130,7 @@ def create_app(
     ``draining`` tells when the server is about to leave; with ``background`` off the app is
     returned only when the model is warm.
     """
-    service = Service(job, out, score_log, draining=draining)
+    service = Service(job, out, score_log, form, draining=draining)
     app = Flask("slipway", template_folder=str(PAGES), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = job.row.max_bytes
     app.extensions["slipway"] = service
@@ -133,6 +138,7 @@ def create_app(
     _health_routes(app, service)
     _describing_routes(app, service)
     _score_route(app, service)
+    platforms.add_routes(app, service)
     runs.add_routes(app, service, out / "runs", long_work)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _our_fault)
@@ -179,47 +185,20 @@ def _describing_routes(app: Flask, service: Service) -> None:
         return jsonify(
             job=job.spec.name,
             model=service.model_id,
+            form=service.form,
             built=built(job.spec),
             tier=record.get("tier", "unknown"),
             seed=record.get("options", {}).get("seed"),
+            figures=headline(job.spec, service.out),
+            licences=sorted({data.licence for data in job.spec.data.values()}),
         )
 
 
 def _score_route(app: Flask, service: Service) -> None:
-    row: Any = service.job.row
-    one: TypeAdapter[Any] = TypeAdapter(row)
-    several: TypeAdapter[Any] = TypeAdapter(Annotated[list[row], Field(max_length=row.max_rows)])
-
     @app.post("/score")
-    def score() -> tuple[Response, int] | Response:
-        body = request.get_data()  # read even to refuse it: what is unread ends the connection
-        if request.content_length is None:
-            request.stream.read(1)  # werkzeug cuts such a body at the limit; past it this is a 413
-        if request.mimetype != "application/json":
-            found = request.mimetype or "no content type"
-            return _refused(415, f"found {found}; wanted application/json")
-        if service.state != "ready":
-            answer, code = _refused(503, f"the model is not ready: {service.state}")
-            answer.headers["Retry-After"] = "1"
-            return answer, code
-        many = body.lstrip()[:1] == b"["
-        try:
-            rows = (several if many else one).validate_json(body, strict=True)
-        except ValidationError as error:
-            return _invalid(error)
-        answers = service.score(rows if many else [rows])
-        return jsonify(answers if many else answers[0])
-
-
-def _invalid(error: ValidationError) -> tuple[Response, int]:
-    """Tell what is wrong with a body: 400 where it is no JSON, else 422 with each field's path."""
-    found = problems(error)
-    if any(entry["type"] == "json_invalid" for entry in error.errors(include_url=False)):
-        return _refused(400, f"the body is no JSON: {found[0]['wanted']}")
-    told = f"{len(found)} field{'s are' if len(found) > 1 else ' is'} wrong"
-    answer, code = _refused(422, told)
-    answer.set_data(json.dumps({"error": told, "fields": found[:100]}))
-    return answer, code
+    def score() -> Response:
+        asked = bodies.read(request, service.job.row)
+        return bodies.respond(request, asked, service.score)
 
 
 def _refused(code: int, message: str) -> tuple[Response, int]:
@@ -239,6 +218,10 @@ def _our_fault(error: Exception) -> tuple[Response, int]:
     """Answer 500 without the traceback, which goes to the log; a bad input is told as such."""
     if isinstance(error, InputInvalid):
         return _refused(422, str(error))
+    if isinstance(error, NotReady):
+        answer, code = _refused(503, str(error))
+        answer.headers["Retry-After"] = "1"
+        return answer, code
     log.exception("score failed")
     return _refused(500, "the scorer failed; its log has the reason")
 

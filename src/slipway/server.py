@@ -49,6 +49,7 @@ def serve_forever(
     host: str,
     port: int | None,
     score_log: str | None,
+    form: str,
     long_work: LongWork | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises DataUnavailable when the port cannot be had."""
@@ -87,20 +88,23 @@ def serve_forever(
         backlog=BACKLOG,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_app, job, out, score_log, flag, long_work))
+    ).serve(target_loader=partial(_app, job, out, score_log, form, flag, long_work))
 
 
 def _app(
     job: Job,
     out: Path,
     score_log: str | None,
+    form: str,
     flag: mmap.mmap,
     long_work: LongWork | None,
     _: str,
 ) -> Any:
     from slipway.scorer import create_app
 
-    app = create_app(job, out, score_log, draining=lambda: bool(flag[0]), long_work=long_work)
+    app = create_app(
+        job, out, score_log, form=form, draining=lambda: bool(flag[0]), long_work=long_work
+    )
     app.extensions["slipway-runs"].start()
 
     def application(environ: dict[str, Any], start_response: Any) -> Any:

@@ -44,16 +44,17 @@ def save(model: Any, folder: Path) -> None:
         raise TypeError(f"{type(model).__name__} is neither an estimator nor an ONNX model")
 
 
-def load(folder: Path, trusted: Sequence[str] = ()) -> Any:
+def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1) -> Any:
     """Return the model that `save` wrote; an ONNX graph as an onnxruntime session.
 
-    ``trusted`` lists the job's own types by full name. Raises DataUnavailable when there is no
-    model and InputInvalid when the file holds a type that is not trusted or is damaged.
+    ``trusted`` lists the job's own types by full name; ``threads`` share the work of one call of
+    a session, 0 for all cores: several workers have one each. Raises DataUnavailable when there
+    is no model and InputInvalid when the file holds a type that is not trusted or is damaged.
     """
     if (folder / SKOPS).is_file():
         return _load_skops(folder / SKOPS, trusted)
     if (folder / ONNX).is_file():
-        return _load_onnx(folder / ONNX)
+        return _load_onnx(folder / ONNX, threads)
     raise DataUnavailable(f"{folder}: no model; run train first, or mount one there")
 
 
@@ -65,11 +66,15 @@ def identity(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _load_onnx(path: Path) -> Any:
+def _load_onnx(path: Path, threads: int) -> Any:
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # A thread that spins while it waits takes the core from another worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no other type in common
         raise InputInvalid(f"{path}: no ONNX model ({error})") from None
 

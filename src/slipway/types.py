@@ -2,21 +2,103 @@
 
 A job subclasses `Input` and `Output`. The limits of a request are part of the type:
 `max_rows` and `max_bytes` of the body, and each field's own (``max_length``, ``ge``, ...).
+Bytes are base64 in JSON; `Media` says which kinds of file a field of bytes may hold.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["Field", "Input", "Output", "Problem", "example", "problems"]
+__all__ = ["Field", "Input", "Media", "Output", "Problem", "example", "problems"]
 
 Problem = dict[str, str]
 """A field that is wrong: ``path`` (a JSON pointer), ``found`` and ``wanted``."""
 
 SHOWN = 80
+
+# How files of a media type begin: (offset, bytes), one of them; a type not named here is taken
+# as it is.
+SIGNATURES: Mapping[str, tuple[tuple[int, bytes], ...]] = {
+    "application/dicom": ((128, b"DICM"),),
+    "application/gzip": ((0, b"\x1f\x8b"),),
+    "application/pdf": ((0, b"%PDF-"),),
+    "application/zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
+    "audio/flac": ((0, b"fLaC"),),
+    "audio/mpeg": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2")),
+    "audio/ogg": ((0, b"OggS"),),
+    "audio/wav": ((8, b"WAVE"),),
+    "image/bmp": ((0, b"BM"),),
+    "image/gif": ((0, b"GIF87a"), (0, b"GIF89a")),
+    "image/jpeg": ((0, b"\xff\xd8\xff"),),
+    "image/png": ((0, b"\x89PNG\r\n\x1a\n"),),
+    "image/tiff": ((0, b"II*\0"), (0, b"MM\0*")),
+    "image/webp": ((8, b"WEBP"),),
+    "video/mp4": ((4, b"ftyp"),),
+}
+
+
+class Media:
+    """The media types that a field of bytes accepts: ``Annotated[bytes, Media("image/png")]``.
+
+    The content must begin as one of them does. In JSON and in a table it is base64; raw and
+    multipart bodies bring it as it is.
+    """
+
+    def __init__(self, *types: str) -> None:
+        self.types = types
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        checked = core_schema.no_info_after_validator_function(self._checked, handler(source))
+        encode = core_schema.plain_serializer_function_ser_schema(
+            lambda content: base64.b64encode(content).decode(), when_used="json"
+        )
+        return core_schema.no_info_before_validator_function(
+            _decoded, checked, serialization=encode
+        )
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "contentEncoding": "base64",
+            "contentMediaType": self.types[0],
+            "description": f"One of {', '.join(self.types)}, as base64.",
+        }
+
+    def _checked(self, content: bytes) -> bytes:
+        if any(begins_as(kind, content) for kind in self.types):
+            return content
+        raise ValueError(f"content that begins as {' or '.join(self.types)} does")
+
+
+def begins_as(kind: str, content: bytes) -> bool:
+    """Tell whether content begins like a file of a media type; true where none is known."""
+    known = SIGNATURES.get(kind)
+    return known is None or any(content.startswith(mark, at) for at, mark in known)
+
+
+def _decoded(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise ValueError("base64") from None
+
+
+def media_fields(kind: type[BaseModel]) -> dict[str, Media]:
+    """Return the fields of bytes that a raw body may fill, by name."""
+    found = {
+        name: [entry for entry in field.metadata if isinstance(entry, Media)]
+        for name, field in kind.model_fields.items()
+    }
+    return {name: entries[0] for name, entries in found.items() if entries}
 
 
 class Input(BaseModel):

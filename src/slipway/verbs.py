@@ -14,12 +14,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from slipway import places
 from slipway.data import TIERS
 from slipway.errors import (
     BarMissed,
@@ -30,7 +30,7 @@ from slipway.errors import (
     Stopped,
 )
 from slipway.logs import configure_logging, say
-from slipway.run import STAGES, Options, Run, read_json
+from slipway.run import STAGES, Options, Run
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -53,10 +53,19 @@ COMMON = {
     "limit": click.option(
         "--limit", type=click.IntRange(1), default=None, help="Use at most so many rows."),
 }  # fmt: skip
-HYPERPARAMETERS = "hyperparameters.json"
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FORM = click.option(
+    "--form", type=click.Choice(["auto", "trained", "exported"]), default="auto",
+    show_default=True, help="Which form of the model; auto: exported where proven to answer alike.",
+)  # fmt: skip
 OUT = click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), envvar="SLIPWAY_OUT",
-    default="/artifacts", show_default=True, help="Folder of the artifacts.",
+    "--out", type=FOLDER, envvar="SLIPWAY_OUT", callback=places.training_out,
+    default=str(places.ARTIFACTS), show_default=True, help="Folder of the artifacts.",
+)  # fmt: skip
+# The same for a verb that only reads a model.
+MODEL_OUT = click.option(
+    "--out", type=FOLDER, envvar="SLIPWAY_OUT", callback=places.serving_out,
+    default=str(places.ARTIFACTS), show_default=True, help="Folder of the artifacts.",
 )  # fmt: skip
 
 
@@ -102,9 +111,7 @@ def explained(error: Exception) -> tuple[str, int, str]:
 def failed(message: str, code: int, trace: str = "") -> int:
     """Tell of an error, to SageMaker too where it runs us, and return the exit code."""
     say(f"error: {message}" + (f"\n{trace}" if trace else ""), "ERROR")
-    platform = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "output"
-    with suppress(OSError):  # the error is told already, and its exit code matters more
-        (platform / "failure").write_text(f"{message}\n{trace}"[:1024], "utf-8")
+    places.tell_failure(f"{message}\n{trace}")
     return code
 
 
@@ -115,6 +122,8 @@ def command_line(job: Job) -> click.Group:
         group.add_command(_run_command(job))
     for name, function in (job.stages | job.commands).items():
         group.add_command(_verb(job, name, function))
+    if len(job.stages) == len(STAGES) and places.training():
+        group.add_command(_run_command(job, "train"))
     for build in (_score, _serve, _export, _bench):
         if job.scorer:
             group.add_command(build(job))
@@ -127,9 +136,9 @@ def command_line(job: Job) -> click.Group:
 def _check_hyperparameters(group: click.Group) -> None:
     """Raise UsageError for a hyperparameter that is no option: a misspelt one must not pass."""
     known = {option.name for command in group.commands.values() for option in command.params}
-    for name in hyperparameters():
+    for name in places.hyperparameters():
         if name not in known and not name.startswith(("sagemaker_", "_")):
-            raise click.UsageError(f"{HYPERPARAMETERS}: {name} is no option of {group.name}")
+            raise click.UsageError(f"{places.HYPERPARAMETERS}: {name} is no option of {group.name}")
 
 
 def _options(functions: list[Callable[..., Any]]) -> list[click.Parameter]:
@@ -149,15 +158,8 @@ def _command(
     common = _options([callback])
     return click.Command(
         name, callback=callback, params=own + common, help=text,
-        context_settings={"default_map": hyperparameters()},
+        context_settings={"default_map": places.hyperparameters()},
     )  # fmt: skip
-
-
-def hyperparameters() -> dict[str, Any]:
-    """Return SageMaker's hyperparameters, which are strings; click gives them their types."""
-    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
-    found = read_json(base / "input" / "config" / HYPERPARAMETERS)
-    return {name.replace("-", "_"): value for name, value in found.items()}
 
 
 def _verb(job: Job, name: str, function: Callable[..., Any]) -> click.Command:
@@ -172,19 +174,42 @@ def _verb(job: Job, name: str, function: Callable[..., Any]) -> click.Command:
     return _command(name, text.split("\n\n")[0], callback, own)
 
 
-def _run_command(job: Job) -> click.Command:
-    own = _options([job.stages[name] for name in STAGES])
+def _run_command(job: Job, name: str = "run") -> click.Command:
+    """Make the verb that does every stage; a platform that trains calls it ``train``.
+
+    It starts with nothing prepared, and wants the model even where a bar was missed.
+    """
+    own = _options([job.stages[stage] for stage in STAGES])
 
     def callback(out: Path, **given: Any) -> None:
-        for name in STAGES:
-            run = perform(job, name, out, given)
-            if run.stopping and name != STAGES[-1]:
+        places.check_hosts()
+        for stage in STAGES:
+            run = perform(job, stage, out, given)
+            if run.stopping and stage != STAGES[-1]:
                 raise Stopped(
-                    f"stopped by SIGTERM after {name}; the same command goes on from here"
+                    f"stopped by SIGTERM after {stage}; the same command goes on from here"
                 )
-        conclude(job, run)
+        if job.exported_scorer:
+            _export_if_alike(job, out)
+        places.deliver(out)
+        try:
+            conclude(job, run)
+        except BarMissed as error:
+            if name == "run":
+                raise
+            say(f"a bar was missed: {error}", "WARNING")
 
-    return _command("run", "Prepare, train and evaluate, then report.", callback, own)
+    return _command(name, "Prepare, train and evaluate, then report.", callback, own)
+
+
+def _export_if_alike(job: Job, out: Path) -> None:
+    """Export the new model; where that fails the trained model is served, and the user is told."""
+    from slipway.export import export_model
+
+    try:
+        say(export_model(job, out))
+    except SlipwayError as error:
+        say(f"the trained model has no exported form to use: {error}", "WARNING")
 
 
 def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
@@ -263,12 +288,15 @@ def _score(job: Job) -> click.Command:
         "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
     )
     @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
-    @OUT
-    def score(source: str, target: str, shard: str | None, batch_size: int, out: Path) -> None:
+    @FORM
+    @MODEL_OUT
+    def score(
+        source: str, target: str, shard: str | None, batch_size: int, form: str, out: Path
+    ) -> None:
         """Score a JSONL, CSV or Parquet file (``-``: lines of JSON on stdin, to stdout)."""
         from slipway.score_files import score_file
 
-        score_file(job, out / "model", source, target, shard, batch_size)
+        score_file(job, out / "model", source, target, shard, batch_size, form)
 
     return score
 
@@ -319,14 +347,23 @@ def _serve(job: Job) -> click.Command:
     @click.option("--host", default="0.0.0.0", show_default=True)
     @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
     @_long_work_options
-    @OUT
+    @FORM
+    @MODEL_OUT
     def serve(
-        port: int | None, host: str, score_log: str | None, out: Path, **long_work: Any
+        port: int | None,
+        host: str,
+        score_log: str | None,
+        form: str,
+        out: Path,
+        **long_work: Any,
     ) -> None:
         """Answer HTTP requests: POST /score, and a form to try at GET /."""
+        from slipway.export import check_proof
         from slipway.server import serve_forever
 
-        serve_forever(job, out, host, port, score_log, _long_work(**long_work))
+        if form == "exported":  # told at once, not by a scorer that never gets ready
+            check_proof(job, out / "model")
+        serve_forever(job, out, host, port, score_log, form, _long_work(**long_work))
 
     return serve
 
@@ -346,12 +383,13 @@ def _export(job: Job) -> click.Command:
 def _bench(job: Job) -> click.Command:
     @click.command("bench")
     @click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True)
+    @FORM
     @OUT
-    def bench(seconds: float, out: Path) -> None:
+    def bench(seconds: float, form: str, out: Path) -> None:
         """Measure load time, latency and throughput of score() for several batch sizes."""
         from slipway.bench import measure
 
-        click.echo(measure(job, out, seconds))
+        click.echo(measure(job, out, seconds, form))
 
     return bench
 

@@ -66,7 +66,7 @@ def unpickles(call):
 
 
 def test_a_module_is_named_for_its_subject(root, sources, at):
-    for path in sources(*(root / name for name in ("src", "jobs", "tests"))):
+    for path in sources(*(root / name for name in ("src", "bench", "jobs", "tests"))):
         for name in (path.stem, path.parent.name):
             assert not VAGUE.fullmatch(name), f"{at(path)}: the name {name!r} says nothing"
 

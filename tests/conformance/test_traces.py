@@ -7,7 +7,16 @@ import pytest
 from slipway.host import catalog
 
 # Where a job's name may stand beside its folder: prose for people, and what is made from job.toml.
-PLACES = ("src", "images", "hooks", "tests/conformance", "tests/containers", ".github", ".ci")
+PLACES = (
+    "src",
+    "bench",
+    "images",
+    "hooks",
+    "tests/conformance",
+    "tests/containers",
+    ".github",
+    ".ci",
+)
 # The job that `slipway new` is tried with, and deleted: an English word, which code may hold.
 TRIED = "example"
 FILES = ("Makefile", "compose.yaml", "Dockerfile.base", "Dockerfile.cuda", "pyproject.toml")

@@ -121,14 +121,13 @@ class Subject:
             return ended(container)
 
     @contextmanager
-    def serving(self, out: Path, *arguments: str) -> Iterator[Server]:
+    def serving(self, out: Path | None, *arguments: str, **more: Any) -> Iterator[Server]:
         """Give a server whose port answers; its model may not be ready yet."""
-        port = {"8080/tcp": ("127.0.0.1", None)}
-        with self.started(
-            "serve", *arguments, out=out, network_mode="bridge", ports=port
-        ) as container:
+        inside = f"{more.pop('port', 8080)}/tcp"
+        options = {"network_mode": "bridge", "ports": {inside: ("127.0.0.1", None)}} | more
+        with self.started("serve", *arguments, out=out, **options) as container:
             container.reload()
-            found = container.ports["8080/tcp"][0]
+            found = container.ports[inside][0]
             yield Server(container, found["HostIp"], int(found["HostPort"]))
 
 

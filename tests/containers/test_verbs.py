@@ -133,7 +133,7 @@ def test_export_writes_a_model_or_says_why_not(trained, make_folder, subject):
     export = subject.run("export", out=place)
     assert export.code in (0, 6), export.err
     if export.code == 0:
-        assert list((place / "export").iterdir())
+        assert list((place / "model" / "export").iterdir())
     else:
         assert "ONNX" in export.err
 

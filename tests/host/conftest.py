@@ -20,6 +20,7 @@ from slipway.host import build, engine, sources
 from slipway.host.new import create
 
 REPOSITORY = Path(__file__).parents[2]
+MAKES = ("RUNNER", "GPU", "PORT", "JOB")
 RECORDER = """#!{python} -IS
 import json, sys
 given = sys.argv[1:]
@@ -116,7 +117,7 @@ class Engine:
     def remove(self, name: str) -> None:
         self.present.pop(name, None)
 
-    def create(self, image: Any, arguments: list[str], **options: Any) -> Container:
+    def create(self, image: Any, arguments: list[str] | None = None, **options: Any) -> Container:
         self.created.append(Container(self, {"image": image, "arguments": arguments, **options}))
         return self.created[-1]
 
@@ -124,11 +125,12 @@ class Engine:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a checkout with one job, ``example``, and the files images are made from."""
-    for name in ("SLIPWAY_IMAGES", "SLIPWAY_MIRROR", "SLIPWAY_CA", "RUNNER", "GPU", "PORT"):
+    for name in ("SLIPWAY_IMAGES", "SLIPWAY_MIRROR", "SLIPWAY_CA", "SLIPWAY_NETWORK", *MAKES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLIPWAY_DATA", str(tmp_path / "cache"))
     folder = tmp_path / "checkout"
-    for part in {part for parts in sources.PARTS.values() for part in parts}:
+    tables = (*sources.PARTS.values(), *sources.SERVICES.values())
+    for part in {part for parts in tables for part in parts}:
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
         (folder / part).write_text(part)
     (folder / "images" / "pytest.txt").write_text("pytest")

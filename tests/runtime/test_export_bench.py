@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from slipway.errors import InputInvalid
-from slipway.export import export_model
+from slipway import store
+from slipway.errors import BarMissed, DataUnavailable, InputInvalid
+from slipway.export import apart, export_model
 from slipway.types import Field, Input, Output, example
 
 
@@ -40,7 +41,7 @@ def test_a_text_model_becomes_onnx_that_gives_the_same_answers(trained) -> None:
 
     job.score(score)
     told = export_model(job, trained.out)
-    session = onnxruntime.InferenceSession(trained.out / "export" / "model.onnx")
+    session = onnxruntime.InferenceSession(trained.out / "model" / "export" / "model.onnx")
     texts = ["win a prize", "see you"]
     labels, chances = session.run(None, {"text": np.array(texts).reshape(-1, 1)})
 
@@ -56,7 +57,7 @@ def test_a_jobs_own_export_is_used(trained) -> None:
     job.export(lambda model, folder: (folder / "words.txt").write_text("win") and "checked")
 
     assert export_model(job, trained.out).endswith("MB\nchecked")
-    assert (trained.out / "export" / "words.txt").is_file()
+    assert (trained.out / "model" / "export" / "words.txt").is_file()
 
 
 def test_a_field_without_an_onnx_type_is_told(trained) -> None:
@@ -87,3 +88,152 @@ def test_an_example_names_the_field_that_has_none() -> None:
 def test_an_answer_is_a_finite_number(value) -> None:
     with pytest.raises(ValueError, match="finite number"):
         Verdict(propensity=value)
+
+
+EXPORTED = """
+
+@job.held_out
+def held_out(run: Run) -> list[Message]:
+    return [Message(text=text) for text in read(run.prepared("held.tsv"))[0]]
+
+
+@job.exported
+def score_exported(session, rows: list[Message]) -> list[Verdict]:
+    import numpy as np
+
+    texts = np.array([row.text for row in rows]).reshape(-1, 1)
+    chances = session.run(["output_probability"], {"text": texts})[0]
+    found = [chance[1] for chance in chances]
+    return [Verdict(prediction=value > 0.5, propensity=value) for value in found]
+
+
+@job.export
+def export(model, folder) -> None:
+    import skl2onnx
+    from skl2onnx.common.data_types import StringTensorType
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    inputs = [("text", StringTensorType([None, 1]))]
+    options = {TfidfVectorizer: {"locale": "C.UTF-8"}}
+    graph = skl2onnx.to_onnx(model, initial_types=inputs, options=options)
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+"""
+
+
+@pytest.fixture
+def exportable(trained):
+    """A trained job that can score with its exported model."""
+    path = trained.folder / "job.py"
+    path.write_text(path.read_text("utf-8") + EXPORTED, "utf-8")
+    return trained
+
+
+def test_a_proven_export_is_what_auto_loads(exportable) -> None:
+    job = exportable.job
+    told = export_model(job, exportable.out)
+    record = json.loads((exportable.out / "model" / "export.json").read_text("utf-8"))
+    forms = {form: job.load(exportable.out / "model", form) for form in ("trained", "auto")}
+    rows = [job.row(text=text) for text in ("win a prize", "see you")]
+    answers = [job.answers(model, rows) for model in forms.values()]
+
+    assert "answers like the trained model on 30 held-out rows" in told
+    assert store.identity(exportable.out / "model") == record["model"]
+    assert 30 == record["rows"]
+    assert record["largest_difference"] <= record["tolerance"]
+    assert ["trained", "exported"] == [job.form(model) for model in forms.values()]
+    assert answers[0] != answers[1]  # float32, so it was not the trained model that answered
+    assert all(apart(a.model_dump(), b.model_dump()) < 1e-6 for a, b in zip(*answers, strict=True))
+
+
+@pytest.mark.parametrize("changed", ["model", "export", "code", "onnxruntime"])
+def test_a_proof_about_anything_else_proves_nothing(exportable, changed, capsys) -> None:
+    job = exportable.job
+    export_model(job, exportable.out)
+    folder = exportable.out / "model"
+    if changed == "model":
+        from sklearn.linear_model import LogisticRegression
+
+        store.save(LogisticRegression().fit([[0.0], [1.0]], [0, 1]), folder)
+    elif changed == "export":
+        (folder / "export" / "more.txt").write_text("new", "utf-8")
+    elif changed == "code":
+        (exportable.folder / "more.py").write_text("NEW = 1", "utf-8")
+    else:
+        record = (folder / "export.json").read_text("utf-8")
+        (folder / "export.json").write_text(record.replace('"onnxruntime": "', '"onnxruntime": "0'))
+
+    with pytest.raises(DataUnavailable, match=f"is about {changed} .* run export again"):
+        job.load(folder, "exported")
+    assert "trained" == job.form(job.load(folder, "auto"))
+    assert f"the trained model is used, not its exported form: {folder}" in capsys.readouterr().err
+
+
+def test_an_export_that_differs_is_not_used(exportable) -> None:
+    job = exportable.job
+    export_model(job, exportable.out)
+    job.tolerance = 0.0
+
+    with pytest.raises(
+        BarMissed, match=r"differ by \d\.\de-\d+ on 30 held-out rows; wanted 0e\+00"
+    ):
+        export_model(job, exportable.out)
+    assert not (exportable.out / "model" / "export.json").exists()
+
+
+def test_without_held_out_rows_nothing_is_proven(exportable) -> None:
+    job = exportable.job
+    job.held_out(lambda run: [])
+
+    with pytest.raises(BarMissed, match="differ by inf on 0 held-out rows"):
+        export_model(job, exportable.out)
+    job.held_out_rows = None
+    with pytest.raises(InputInvalid, match=r"@job\.exported needs the rows of @job\.held_out"):
+        export_model(job, exportable.out)
+
+
+@pytest.mark.parametrize("verb", [("serve",), ("score", "-", "-"), ("bench",)])
+def test_an_exported_form_that_is_not_there_is_told(trained, verb) -> None:
+    code, _, err = trained(*verb, "--form", "exported", "--out", str(trained.out))
+
+    assert 5 == code
+    assert "job toy has no @job.exported function" in err
+
+
+def test_run_exports_at_its_end_and_train_alone_leaves_that_unused(exportable) -> None:
+    out = ("--data", "sample", "--out", str(exportable.out))
+    code, _, err = exportable("run", *out)
+
+    assert 0 == code
+    assert "answers like the trained model on 30 held-out rows" in err
+    assert "exported" == exportable.job.form(exportable.job.load(exportable.out / "model", "auto"))
+
+    exportable("train", "--decay", "0.5", *out)
+    code, _, err = exportable("bench", "--seconds", "0.1", "--out", str(exportable.out))
+
+    assert 0 == code
+    assert "is about model" in err
+    assert "trained" == json.loads((exportable.out / "bench.json").read_text("utf-8"))["form"]
+
+
+def test_run_goes_on_with_the_trained_model_where_the_export_differs(exportable) -> None:
+    path = exportable.folder / "job.py"
+    path.write_text(path.read_text("utf-8") + "\njob.tolerance = 0.0\n", "utf-8")
+    code, _, err = exportable("run", "--data", "sample", "--out", str(exportable.out))
+
+    assert 0 == code
+    assert "the trained model has no exported form to use: the exported model and" in err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "wanted"),
+    [
+        ({"a": 1.0, "b": [0.5, 2.0]}, {"a": 1.5, "b": [0.5, 2.25]}, 0.5),
+        ({"label": True}, {"label": False}, float("inf")),
+        ({"label": "spam"}, {"label": "spam"}, 0.0),
+        ({"a": 1.0}, {"b": 1.0}, float("inf")),
+        ([1.0], [1.0, 2.0], float("inf")),
+        (1, 2, float("inf")),
+    ],
+)
+def test_answers_are_apart_by_their_floats_alone(one, other, wanted) -> None:
+    assert wanted == apart(one, other)

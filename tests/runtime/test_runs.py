@@ -167,6 +167,31 @@ def test_query_path_and_headers_reach_the_route_as_they_were(app, client, execut
     assert client.post(path, headers={"X-Thing": "caf\xe9"}).json == told(client, reply)["answer"]
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/invocations", "text/csv", b"text,weight\nwin a prize,1.0\n"),
+        ("/invocations", "application/json", b'{"instances": [{"text": "see you"}]}'),
+        ("/v1/models/toy:predict", "application/json", b'{"instances": [{"text": "see you"}]}'),
+        ("/score", "application/jsonl", b'{"text": "a"}\n{"text": 7}\n'),
+    ],
+)
+def test_every_route_and_body_answers_later_as_it_would_at_once(
+    client, executor, path, kind, body
+) -> None:
+    at_once = client.post(path, data=body, content_type=kind)
+    reply = client.post(path, data=body, content_type=kind, headers={"Prefer": "respond-async"})
+    executor.request_once()
+    result = client.get(f"{reply.headers['Location']}/result")
+
+    assert 202 == reply.status_code
+    assert (at_once.status_code, at_once.data, at_once.content_type) == (
+        result.status_code,
+        result.data,
+        result.content_type,
+    )
+
+
 def test_an_unknown_run_is_404_whatever_its_name(client) -> None:
     for name in ("0" * 24, "nothing", "..", ".queue", "%2e%2e%2fmodel", "0" * 5000):
         for path in (f"/runs/{name}", f"/runs/{name}/events", f"/runs/{name}/result"):

@@ -113,7 +113,7 @@ def test_a_body_that_is_too_large_is_413(client) -> None:
     assert reply.json["error"]
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("kind", [None, "application/xml", "application/x-www-form-urlencoded"])
 def test_another_content_type_is_415(client, kind) -> None:
     reply = client.post("/score", data=b"{}", content_type=kind)
 
@@ -220,6 +220,9 @@ def test_version_names_the_model_and_its_data(client, finished_run) -> None:
 
     assert ("toy", "sample", 0) == (told["job"], told["tier"], told["seed"])
     assert 12 == len(told["model"])
+    assert "trained" == told["form"]
+    assert ["average_precision"] == list(told["figures"])
+    assert ["CC0"] == told["licences"]
 
 
 def test_the_score_log_has_one_line_a_row_and_not_the_input(toy, finished_run) -> None:

@@ -108,6 +108,15 @@ def test_an_onnx_graph_comes_back_as_a_session(graph, tmp_path) -> None:
     assert [2.0] == session.run(None, {"x": np.array([2.0], "float32")})[0].tolist()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_session_takes_the_threads_it_is_given(graph, tmp_path, threads) -> None:
+    store.save(graph, tmp_path)
+    options = store.load(tmp_path, threads=threads).get_session_options()
+
+    assert (threads, 1) == (options.intra_op_num_threads, options.inter_op_num_threads)
+    assert "0" == options.get_session_config_entry("session.intra_op.allow_spinning")
+
+
 def test_a_type_without_a_known_format_is_refused(tmp_path) -> None:
     with pytest.raises(TypeError, match="dict is neither an estimator nor an ONNX model"):
         store.save({}, tmp_path)

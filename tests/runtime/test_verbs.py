@@ -389,6 +389,6 @@ def test_sigterm_before_a_run_begins_is_143(toy) -> None:
 def test_the_package_gives_only_its_names() -> None:
     import slipway
 
-    assert ["Field", "Input", "Job", "Output", "Run"] == slipway.__all__
+    assert ["Field", "Input", "Job", "Media", "Output", "Run"] == slipway.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = slipway.Nothing

@@ -30,13 +30,20 @@ if TYPE_CHECKING:
 DEBIAN = "debian:bookworm-slim"
 SOURCE = "dev.slipway.source"
 # What must be there before an image is built; the rest is inside one Dockerfile.
-PARENTS = {"base": [], "build": [], "torch": [], "cuda": ["base", "build"]}
+PARENTS = {"base": [], "build": [], "torch": [], "cuda": ["base", "build"], "service": []}
 MEGABYTE = 10**6
 STDERR = 2  # what a build says is no result
 # Where PyTorch publishes wheels without CUDA.
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # Uncompressed bytes an image may hold.
-BUDGETS: dict[str, float] = {"base": 800 * MEGABYTE, "torch": 1400 * MEGABYTE}
+BUDGETS: dict[str, float] = {
+    "base": 800 * MEGABYTE,
+    "torch": 1400 * MEGABYTE,
+    "demo": 400 * MEGABYTE,
+    "mlflow": 750 * MEGABYTE,
+    "postgres": 250 * MEGABYTE,
+    "prometheus": 160 * MEGABYTE,
+}
 
 
 class BuildFailed(SlipwayError):
@@ -76,10 +83,23 @@ def build_job(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False
 
 def build_test(client: DockerClient, root: Path, spec: JobSpec) -> Image:
     """Return the job's image with pytest and coverage on top."""
+    return _build_on(client, root, spec, "test", ["images/pytest.txt", "pyproject.toml"])
+
+
+def build_bench(client: DockerClient, root: Path, spec: JobSpec) -> Image:
+    """Return the job's image with other servers, batch engines and a load generator on top."""
+    locks = ["images/bench.txt", "images/bench-apart.txt", "images/install"]
+    return _build_on(client, root, spec, "bench", locks)
+
+
+def _build_on(
+    client: DockerClient, root: Path, spec: JobSpec, kind: str, parts: Sequence[str]
+) -> Image:
+    """Return ``JOB-KIND``: the job's image with what ``images/KIND.Dockerfile`` puts on top."""
     parent = build_job(client, root, spec)
-    recipe = root / "images" / "test.Dockerfile"
-    parts = [recipe, root / "images" / "pytest.txt", root / "pyproject.toml"]
-    name, source = image_name(f"{spec.name}-test"), sources.digest(root, parts, str(parent.id))
+    recipe = root / "images" / f"{kind}.Dockerfile"
+    files = [recipe, *(root / part for part in parts)]
+    name, source = image_name(f"{spec.name}-{kind}"), sources.digest(root, files, str(parent.id))
     fresh = _fresh(client, name, source)
     if fresh:
         return fresh
@@ -106,6 +126,45 @@ def build_base(client: DockerClient, root: Path, base: str) -> Image:
     commit, _ = sources.commit_of(root)
     labels = {SOURCE: source, **_image_labels(root, f"slipway {base}", "", commit)}
     return _build(client, root, name, labels, [*arguments, "."])
+
+
+def build_service(client: DockerClient, root: Path, service: str) -> Image:
+    """Return a helper service's image, built with what it stands on where stale."""
+    name, source = image_name(service), sources.service_source(root, service)
+    fresh = _fresh(client, name, source)
+    if fresh:
+        return fresh
+    ensure_debian(client, root)
+    arguments = ["--file", f"images/{service}/Dockerfile"]
+    if sources.SERVICES[service]:  # it stands on ours, not on Debian itself
+        build_base(client, root, "build")
+        build_base(client, root, "service")
+        arguments += [*_arg("BASE", "service"), *_arg("BUILD", "build")]
+    commit, _ = sources.commit_of(root)
+    labels = {SOURCE: source, **_image_labels(root, f"slipway {service}", "", commit)}
+    return _build(client, root, name, labels, [*arguments, "."])
+
+
+def build_page(client: DockerClient, root: Path, spec: JobSpec) -> Image:
+    """Return the image of a job's demo page: the one it brings in ``demo/``, else everyone's."""
+    recipe = spec.folder / sources.PAGE / "Dockerfile"
+    if not recipe.is_file():
+        return build_service(client, root, "demo")
+    named = re.search(r"^ARG BASE=slipway/(\w+)$", recipe.read_text("utf-8"), re.M)
+    if not named:
+        raise BuildFailed(f"{recipe}: wanted a line ARG BASE=slipway/demo, or another of ours")
+    base = named[1]
+    parent = (build_service if base in sources.SERVICES else build_base)(client, root, base)
+    name = image_name(f"{spec.name}-demo")
+    source = sources.page_source(root, spec, str(parent.id))
+    fresh = _fresh(client, name, source)
+    if fresh:
+        return fresh
+    build_base(client, root, "build")
+    arguments = [*_arg("BASE", base), *_arg("BUILD", "build"), "-"]
+    commit, _ = sources.commit_of(root)
+    labels = {SOURCE: source, **_image_labels(root, f"{spec.title}: demo", spec.question, commit)}
+    return _build(client, root, name, labels, arguments, sources.page_context(spec))
 
 
 def _arg(variable: str, name: str) -> list[str]:

@@ -16,12 +16,15 @@ from slipway.spec import JobSpec
 if TYPE_CHECKING:
     from docker import DockerClient
 
+# What a job's images are called after its name.
+ENDS = ("", "-test", "-bench", "-demo", ":cuda")
+
 
 def remove_images(client: DockerClient, specs: Sequence[JobSpec], bases: bool) -> None:
     """Remove the jobs' images with their tests', and with ``bases`` every image of ours."""
     from docker.errors import APIError
 
-    wanted = {image_name(f"{spec.name}{end}") for spec in specs for end in ("", "-test", ":cuda")}
+    wanted = {image_name(f"{spec.name}{end}") for spec in specs for end in ENDS}
     for name in our_images(client):
         if bases or name in wanted:
             try:

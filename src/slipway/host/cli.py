@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -72,17 +73,21 @@ def list_jobs(root: Path, markdown: bool, readme: bool, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@click.option("--services", is_flag=True, help="Those of compose.yaml, too.")
 @GPU
 @click.pass_obj
-def build(root: Path, jobs: tuple[str, ...], gpu: bool) -> None:
+def build(root: Path, jobs: tuple[str, ...], services: bool, gpu: bool) -> None:
     """Build the images of some jobs, or of all, with what they stand on."""
     from slipway.host import build as building
     from slipway.host import engine
+    from slipway.host.services import build_services
 
     specs = catalog.read_jobs(root, jobs)
     client = engine.connect()
     for spec in specs:
         building.build_job(client, root, spec, gpu)
+    if services:
+        build_services(root)
     for name, size in building.our_images(client).items():
         click.echo(building.size_line(name, size))
 
@@ -120,15 +125,31 @@ def serve(root: Path, job: str, port: int, address: str, runner: str | None, gpu
 @RUNNER
 @click.pass_obj
 def demo(root: Path, job: str, port: int, runner: str | None) -> int:
-    """Open a job's form page for a browser, with a model trained before if need be."""
-    from slipway.host import run as running
+    """Open a job's demo page for a browser: a form made from its scorer, or the job's own."""
+    from slipway.host.demo import open_page
 
-    spec = catalog.find_job(root, job)
-    running.require_free("127.0.0.1", port)
-    if not running.has_model(root, spec):
-        raise SlipwayError(f"{job} has no model yet; first: make run JOB={job}")
-    click.echo(f"open http://127.0.0.1:{port}/ in a browser")
-    return running.serve_job(root, spec, "127.0.0.1", port, runner)
+    return open_page(root, catalog.find_job(root, job), port, runner)
+
+
+@cli.command(context_settings=VERBATIM)
+@JOB
+@click.argument("more", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def up(root: Path, job: str, more: tuple[str, ...]) -> None:
+    """Start compose.yaml around a trained job: scorer, demo page, MLflow, PostgreSQL."""
+    from slipway.host import services
+
+    services.up(root, catalog.find_job(root, job), more)
+
+
+@cli.command(context_settings=VERBATIM)
+@click.argument("more", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def down(root: Path, more: tuple[str, ...]) -> None:
+    """Stop what `up` started; `--volumes` drops what MLflow and PostgreSQL hold."""
+    from slipway.host import services
+
+    services.down(root, more)
 
 
 @cli.command(context_settings=VERBATIM)
@@ -154,17 +175,29 @@ def score(
     return score_files(root, catalog.find_job(root, job), source, target, more, runner, gpu)
 
 
-@cli.command(context_settings=VERBATIM)
+@cli.command()
 @JOB
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@RUNNER
-@GPU
+@click.option(
+    "--suite",
+    type=click.Choice(["serving", "batch", "soak", "score"]),
+    envvar="SUITE",
+    default="serving",
+    show_default=True,
+    help="Beside other servers, beside other batch programs, under load, or score() alone.",
+)
+@click.option("--repeats", type=click.IntRange(1), help="Interleaved runs; 5, of batch 3.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Of each measurement; 3.")
+@click.option("--minutes", type=click.FloatRange(0.05), help="Of the soak; 10.")
+@click.option("--rows", type=click.IntRange(1), help="Of the batch; 1,000,000.")
+@click.option("--growth", metavar="N,N,..", help="Rows of ours alone; 10^4 to 10^7.")
+@click.option("--only", multiple=True, metavar="NAME", help="These contestants; repeatable.")
+@click.option("--write-docs", is_flag=True, help="Put tables and picture into the docs.")
 @click.pass_obj
-def bench(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, gpu: bool) -> int:
-    """Measure a trained job: load time, latency, throughput."""
-    from slipway.host.run import run_job
+def bench(root: Path, /, job: str, suite: str, write_docs: bool, **given: Any) -> int:
+    """Measure a trained job, by default its server beside others of the same model."""
+    from slipway.host import bench as benching
 
-    return run_job(root, catalog.find_job(root, job), ["bench", *arguments], runner, gpu)
+    return benching.bench_job(root, catalog.find_job(root, job), suite, given, write_docs)
 
 
 @cli.command()

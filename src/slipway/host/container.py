@@ -42,6 +42,8 @@ PASSED = (
     "no_proxy",
 )
 CERTIFICATE = "/ca.pem"
+# A network to join, such as that of compose.yaml, where a job meets MLflow by its name.
+NETWORK = "SLIPWAY_NETWORK"
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def create(
     devices = [DeviceRequest(count=int(gpus), capabilities=[["gpu"]])] if gpus else []
     if place.port:
         more["ports"] = {"8080/tcp": place.port}
+    if os.environ.get(NETWORK) and not {"network", "network_mode"} & set(more):
+        more["network"] = os.environ[NETWORK]
     return client.containers.create(
         image,
         list(arguments),
@@ -155,7 +159,7 @@ def attend(container: Container, stdin: bool = False) -> int:
     try:
         with forwarded(container):
             output = container.attach(stream=True, demux=True, stdout=True, stderr=True)
-            _start(container)
+            start(container)
             if stdin:
                 threading.Thread(target=_feed, args=(container,), daemon=True).start()
             for out, err in output:
@@ -173,7 +177,7 @@ def attend(container: Container, stdin: bool = False) -> int:
         container.remove(force=True)
 
 
-def _start(container: Container) -> None:
+def start(container: Container) -> None:
     """Start a container; raise what a user can act on where the engine refuses."""
     from docker.errors import APIError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
@@ -140,4 +139,4 @@ def file_mounts(source: str, target: str) -> tuple[dict[Path, tuple[str, str]], 
 def has_model(root: Path, spec: JobSpec) -> bool:
     """Tell whether the job was trained before."""
     folder = container.artifacts(root, spec) / "model"
-    return folder.is_dir() and any(os.scandir(folder))
+    return folder.is_dir() and any(folder.iterdir())

@@ -7,7 +7,7 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from slipway.spec import JobSpec
@@ -20,7 +20,18 @@ PARTS = {
     "base": BASE,
     "torch": [*BASE, "images/torch.txt"],
     "cuda": [*BASE, "Dockerfile.cuda", "images/cuda.txt"],
+    "service": BUILD,
 }
+# The helper services of compose.yaml: what each is built from, beside its folder of images/.
+SERVICES = {
+    "demo": [*BUILD, "images/demo.txt"],
+    "mlflow": [*BUILD, "images/mlflow.txt"],
+    "postgres": [],
+    "prometheus": [],
+}
+# The folder of a job's own demo page: an image of its own, no part of the job's.
+PAGE = "demo"
+WITHOUT_RUNTIME = ("build", "service")
 CACHES = {"__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}
 
 
@@ -51,12 +62,28 @@ def digest(root: Path, paths: Iterable[Path], *more: str) -> str:
 def base_source(root: Path, base: str) -> str:
     """Return the digest of a base image."""
     parts = [root / part for part in PARTS[base]]
-    return digest(root, parts if base == "build" else [*parts, *runtime_files(root)])
+    return digest(root, parts if base in WITHOUT_RUNTIME else [*parts, *runtime_files(root)])
+
+
+def service_source(root: Path, service: str) -> str:
+    """Return the digest of a helper service's image."""
+    parts = [root / part for part in SERVICES[service]]
+    return digest(root, [*parts, *files_below(root / "images" / service)])
+
+
+def job_files(spec: JobSpec) -> list[Path]:
+    """Return what a job's image is made from: its folder, without the page of its own."""
+    return [path for path in files_below(spec.folder) if spec.folder / PAGE not in path.parents]
 
 
 def job_source(root: Path, spec: JobSpec, base: str) -> str:
-    """Return the digest of a job's image on ``base``: its folder and all below it."""
-    return digest(root, files_below(spec.folder), base_source(root, base))
+    """Return the digest of a job's image on ``base``."""
+    return digest(root, job_files(spec), base_source(root, base))
+
+
+def page_source(root: Path, spec: JobSpec, parent: str) -> str:
+    """Return the digest of the page that a job brings, standing on the image ``parent``."""
+    return digest(root, files_below(spec.folder / PAGE), parent)
 
 
 def commit_of(root: Path) -> tuple[str, bool]:
@@ -76,16 +103,25 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def job_context(spec: JobSpec, build: dict[str, object]) -> bytes:
-    """Return the build context of a job as a tar: its folder and ``build.json``.
+    """Return the build context of a job as a tar: its files and ``build.json``."""
+    told = json.dumps(build, indent=1, sort_keys=True).encode()
+    return _context(spec.folder, job_files(spec), {"build.json": told})
 
-    Owner and times are left out, so that equal files give equal layers.
-    """
+
+def page_context(spec: JobSpec) -> bytes:
+    """Return the build context of a job's own page as a tar: its folder alone."""
+    return _context(spec.folder / PAGE, files_below(spec.folder / PAGE), {})
+
+
+def _context(folder: Path, files: Iterable[Path], more: Mapping[str, bytes]) -> bytes:
+    """Return files as a tar; without owner and times, so that equal files give equal layers."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path in files_below(spec.folder):
+        for path in files:
             executable = bool(path.stat().st_mode & 0o100)
-            _add(archive, str(path.relative_to(spec.folder)), path.read_bytes(), executable)
-        _add(archive, "build.json", json.dumps(build, indent=1, sort_keys=True).encode())
+            _add(archive, str(path.relative_to(folder)), path.read_bytes(), executable)
+        for name, content in more.items():
+            _add(archive, name, content)
     return buffer.getvalue()
 
 

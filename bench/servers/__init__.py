@@ -1,0 +1,1 @@
+"""One small program for each server that is measured beside ours."""

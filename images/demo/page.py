@@ -1,0 +1,207 @@
+"""The page itself: a form of the scorer's fields, and a tab for whole files.
+
+Nothing leaves the machine: no analytics, no fonts or scripts of others, and a content security
+policy that lets a browser ask this server alone.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from fastapi import FastAPI, Request, Response
+
+from . import answers, files
+from .fields import Description, NotAValue
+from .scorer import Refused, Scorer, Waiting
+from .widgets import widget
+
+CSS = Path(__file__).with_name("page.css")
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:;"
+    " style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+)
+LARGEST = "32mb"
+SHOWN_LINES = 100
+IN_COLUMNS = 4  # from so many fields on a form has columns
+KEEP_SECONDS = 600
+TIERS = {
+    "real": "real data",
+    "mirror": "real data",
+    "sample": "the small sample",
+    "own": "its user's own data",
+}
+
+
+def make_app(scorer: Scorer, description: Description) -> FastAPI:
+    """Return the page as an ASGI app, with ``/healthz`` beside it."""
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, bool]:
+        return {"ready": True}
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[..., Any]) -> Response:
+        response: Response = await call_next(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    blocks = make_blocks(scorer, description)
+    gr.mount_gradio_app(
+        app,
+        blocks,
+        path="",
+        footer_links=[],
+        max_file_size=LARGEST,
+        run_history=False,
+        show_error=True,
+        ssr_mode=False,
+        theme=gr.themes.Default(
+            primary_hue="blue",
+            font=["system-ui", "sans-serif"],
+            font_mono=["ui-monospace", "monospace"],
+        ),
+        css=CSS.read_text("utf-8"),
+    )
+    return app
+
+
+def make_blocks(scorer: Scorer, description: Description) -> gr.Blocks:
+    """Return the page: a heading that tells what model answers, the form, the file tab."""
+    with gr.Blocks(
+        title=description.title,
+        analytics_enabled=False,
+        delete_cache=(KEEP_SECONDS, KEEP_SECONDS),
+    ) as blocks:
+        gr.HTML(
+            f"<h1>{escape(description.title)}</h1><p>{escape(description.question)}</p>",
+            elem_id="heading",
+        )
+        with gr.Tab("Try it"):
+            _form(scorer, description)
+        if not any(field.binary for field in description.fields):
+            with gr.Tab("Score a file"):
+                _files(scorer, description)
+        model = gr.HTML(elem_id="model")
+        blocks.load(lambda: about(scorer.version()), outputs=model, api_visibility="private")
+    return blocks
+
+
+def about(version: dict[str, Any]) -> str:
+    """Return a line about the model: its data, its figures on held-out data, the data's licence."""
+    if not version.get("model"):
+        return "The scorer has not said yet which model answers."
+    tier = version.get("tier", "")
+    parts = [f"Model {version['model']}, trained on {TIERS.get(tier, f'{tier} data')}"]
+    figures = version.get("figures") or {}
+    if figures:
+        told = (
+            f"{name.replace('_', ' ')} {answers.words(value)}" for name, value in figures.items()
+        )
+        parts.append(f"on held-out data: {', '.join(told)}")
+    if version.get("licences"):
+        parts.append(f"licence of the data: {', '.join(version['licences'])}")
+    return escape("; ".join(parts) + ".")
+
+
+def _form(scorer: Scorer, description: Description) -> None:
+    many = len(description.fields) >= IN_COLUMNS
+    with gr.Row(elem_classes="sides", equal_height=False):
+        with gr.Column(scale=2 if many else 1, min_width=320):
+            if many:
+                with gr.Row(elem_classes="grid"):
+                    widgets = [widget(field, min_width=200) for field in description.fields]
+            else:
+                widgets = [widget(field) for field in description.fields]
+            button = gr.Button("Score", variant="primary", elem_id="score")
+        with gr.Column(min_width=320):
+            result = gr.HTML('<div class="hint">The answer comes here.</div>', elem_id="result")
+
+    def ask(*values: Any) -> Iterator[str]:
+        yield from one(scorer, description, values)
+
+    events = [button.click, *(box.submit for box in widgets if isinstance(box, gr.Textbox))]
+    for event in events:
+        event(ask, widgets, result, show_progress="minimal", api_visibility="private")
+
+
+def one(scorer: Scorer, description: Description, values: Any) -> Iterator[str]:
+    """Yield what to show while one row is scored, at last its answer or what is wrong."""
+    try:
+        for step in scorer.answers([description.row(values)]):
+            if isinstance(step, Waiting):
+                yield answers.waiting(step.told, step.seconds)
+            else:
+                yield answers.shown(step[0], description.answer)
+    except NotAValue as error:
+        yield answers.wrong(str(error))
+    except Refused as refusal:
+        # a list of one was sent: the row's number says nothing to a person
+        fields = [
+            {**entry, "path": entry.get("path", "").removeprefix("/0")} for entry in refusal.fields
+        ]
+        yield answers.wrong(str(refusal), fields)
+
+
+def _files(scorer: Scorer, description: Description) -> None:
+    names = ", ".join(f"`{field.name}`" for field in description.fields if field.required)
+    gr.Markdown(
+        f"A CSV file whose header names {names}; further columns stay as they are. "
+        f"At most {files.MOST_LINES:,} rows here; `slipway score` takes any number."
+    )
+    upload = gr.File(
+        label="CSV file", file_types=[".csv"], type="binary", height=120, elem_id="upload"
+    )
+    button = gr.Button("Score the file", variant="primary", elem_id="score-file")
+    told = gr.HTML(elem_id="told")
+    table = gr.Dataframe(visible=False, interactive=False, wrap=True, elem_id="scored")
+    download = gr.DownloadButton("Download all", visible=False)
+    button.click(
+        lambda content: many(scorer, description, content),
+        upload,
+        [told, table, download],
+        show_progress="minimal",
+        api_visibility="private",
+    )
+
+
+def many(scorer: Scorer, description: Description, content: bytes | None) -> Iterator[Any]:
+    """Yield what to show while a file is scored: a line of progress, a table, the file to take."""
+    hidden = gr.update(visible=False)
+    if not content:
+        yield answers.wrong("Choose a CSV file first"), hidden, hidden
+        return
+    try:
+        lines = files.read(content, description)
+        for step in files.scored(lines, description, scorer):
+            if isinstance(step, Waiting):
+                yield answers.waiting(step.told, step.seconds), hidden, hidden
+            else:
+                yield f"<p>{step:,} of {len(lines):,} rows …</p>", hidden, hidden
+    except (NotAValue, Refused) as error:
+        yield answers.wrong(str(error)), hidden, hidden
+        return
+    header, cells = files.table(lines)
+    bad = sum(1 for line in lines if line.error)
+    first = f"; the first {SHOWN_LINES} are shown" if len(lines) > SHOWN_LINES else ""
+    value = {"headers": header, "data": cells[:SHOWN_LINES]}
+    yield (
+        f"<p>{len(lines) - bad:,} rows scored, {bad:,} could not be{first}.</p>",
+        gr.update(value=value, visible=True),
+        gr.update(value=_kept(files.written(lines)), visible=True),
+    )
+
+
+def _kept(text: str) -> str:
+    """Write a file that the page may hand out and return its path; Gradio removes it in time."""
+    folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
+    path = Path(folder) / "scored.csv"
+    path.write_text(text, "utf-8")
+    return str(path)
