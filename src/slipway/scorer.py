@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from slipway import bodies, platforms, store, telemetry
+from slipway import bodies, platforms, runs, store, telemetry
 from slipway.batching import CLIENT, Batcher, Limits, Ticket
 from slipway.errors import Busy, InputInvalid, NotReady, SlipwayError
+from slipway.ledger import LongWork
 from slipway.openapi import openapi
 from slipway.report import PAGES, headline
 from slipway.run import built, read_json
@@ -168,6 +169,7 @@ def create_app(
     form: str = "auto",
     background: bool = True,
     loaded: Loaded | None = None,
+    long_work: LongWork | None = None,
     **more: Any,
 ) -> Flask:
     """Make the Flask app of a job whose model is in ``out/model``, or is ``loaded`` already.
@@ -185,6 +187,7 @@ def create_app(
     _describing_routes(app, service)
     _score_route(app, service)
     platforms.add_routes(app, service)
+    runs.add_routes(app, service, out / "runs", long_work)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)
     app.after_request(lambda answer: _counted(service, answer))

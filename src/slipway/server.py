@@ -34,11 +34,14 @@ from slipway.errors import DataUnavailable
 
 if TYPE_CHECKING:
     from slipway.job import Job
+    from slipway.ledger import LongWork
 
 log = logging.getLogger("slipway.server")
 
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+OURS = "SLIPWAY_SERVER_SET"
+"""Names what the server set in the environment for its workers alone."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Must be set before prometheus_client is imported."""
 DRAIN_SECONDS = 5
@@ -63,6 +66,7 @@ class Settings:
     threads: int = THREADS
     limits: Limits = field(default_factory=Limits)
     access_log: bool = False
+    long_work: LongWork | None = None
 
 
 def choose_port(port: int | None) -> int:
@@ -145,14 +149,20 @@ def serve_forever(job: Job, out: Path, settings: Settings) -> None:
         )
         each = max(1, cores() // workers)
         if workers > 1:
-            for name in THREAD_VARIABLES:
-                os.environ.setdefault(name, str(each))
+            _limit_threads(each)
         form = job.chosen_form(out / "model", settings.form)
         settings = replace(settings, form=form)
         # an onnxruntime session has threads, which a fork would lose
         shared = workers > 1 and each == 1 and form == "trained"
         loaded = _load_once(job, out) if shared else None
         _run_granian(job, out, settings, board, bound, workers, loaded)
+
+
+def _limit_threads(number: int) -> None:
+    """Let the libraries of each worker use so many threads, unless the user said otherwise."""
+    ours = [name for name in THREAD_VARIABLES if name not in os.environ]
+    os.environ |= dict.fromkeys(ours, str(number))
+    os.environ[OURS] = " ".join([os.environ.get(OURS, ""), *ours])
 
 
 def _load_once(job: Job, out: Path) -> Any:
@@ -209,6 +219,7 @@ def _metrics_folder() -> Iterator[None]:
     shm = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="slipway-", dir=shm if os.access(shm, os.W_OK) else None)
     os.environ[METRICS_FOLDER] = folder
+    os.environ[OURS] = f"{os.environ.get(OURS, '')} {METRICS_FOLDER}"
     try:
         yield
     finally:
@@ -274,8 +285,9 @@ def _application(
     app = create_app(
         job, out, settings.score_log, form=settings.form, background=False, loaded=loaded,
         draining=board.draining, settled=board.settled, limits=settings.limits,
-        access_log=settings.access_log,
+        access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
+    app.extensions["slipway-runs"].start()
     gate = Gate(app, settings.threads)
     _freeze()
     board.settle(worker)

@@ -21,7 +21,13 @@ import click
 
 from slipway import places
 from slipway.data import TIERS
-from slipway.errors import BarMissed, DataUnavailable, Retryable, SlipwayError, Stopped
+from slipway.errors import (
+    BarMissed,
+    DataUnavailable,
+    Retryable,
+    SlipwayError,
+    Stopped,
+)
 from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run
 
@@ -110,6 +116,8 @@ def failed(message: str, code: int, trace: str = "") -> int:
 
 def command_line(job: Job) -> click.Group:
     """Build the command of a job: the contract's verbs, then its own."""
+    from slipway.serve import serve_verb
+
     group = click.Group(job.spec.name, help=f"{job.spec.title}: {job.spec.question}")
     if len(job.stages) == len(STAGES):
         group.add_command(_run_command(job))
@@ -117,7 +125,7 @@ def command_line(job: Job) -> click.Group:
         group.add_command(_verb(job, name, function))
     if len(job.stages) == len(STAGES) and places.training():
         group.add_command(_run_command(job, "train"))
-    for build in (_score, _serve, _export, _bench):
+    for build in (_score, serve_verb, _export, _bench):
         if job.scorer:
             group.add_command(build(job))
     for build in (_card, _show, _models):
@@ -292,57 +300,6 @@ def _score(job: Job) -> click.Command:
         score_file(job, out / "model", source, target, shard, batch_size, form)
 
     return score
-
-
-def _serve(job: Job) -> click.Command:
-    @click.command("serve")
-    @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default 8080.")
-    @click.option("--host", default="0.0.0.0", show_default=True)
-    @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
-    @click.option(
-        "--access-log/--no-access-log", default=None,
-        help="A JSON line for each request on stderr; on with LOG_FORMAT=json.",
-    )  # fmt: skip
-    @click.option(
-        "--workers", type=click.IntRange(1), default=None, envvar="SAGEMAKER_MODEL_SERVER_WORKERS",
-        help="Processes; default one a core, and one on a GPU.",
-    )  # fmt: skip
-    @click.option(
-        "--threads", type=click.IntRange(1), default=16, show_default=True,
-        help="Requests that a worker has in hand at one time, beside plain POST /score.",
-    )  # fmt: skip
-    @click.option(
-        "--batch-rows", type=click.IntRange(1), default=256, show_default=True,
-        help="Rows of one call of score() at most.",
-    )  # fmt: skip
-    @click.option(
-        "--queue-rows", type=click.IntRange(1), default=4096, show_default=True,
-        help="Rows that may wait in a worker; past it 429.",
-    )  # fmt: skip
-    @click.option(
-        "--max-wait-ms", type=click.FloatRange(0), default=0, show_default=True,
-        help="Wait so long for a fuller batch.",
-    )  # fmt: skip
-    @click.option(
-        "--timeout", type=click.FloatRange(0.1), default=60, show_default=True,
-        envvar="SAGEMAKER_MODEL_SERVER_TIMEOUT",
-        help="Seconds for a body to arrive (408), and for rows to wait for the model (503).",
-    )  # fmt: skip
-    @FORM
-    @MODEL_OUT
-    def serve(
-        out: Path, batch_rows: int, queue_rows: int, max_wait_ms: float, timeout: float, **more: Any
-    ) -> None:
-        """Answer HTTP requests: POST /score, and a form to try at GET /."""
-        from slipway.batching import Limits
-        from slipway.server import Settings, serve_forever
-
-        if more["access_log"] is None:
-            more["access_log"] = os.environ.get("LOG_FORMAT") == "json"
-        limits = Limits(batch_rows, queue_rows, timeout, max_wait_ms / 1000)
-        serve_forever(job, out, Settings(limits=limits, **more))
-
-    return serve
 
 
 def _export(job: Job) -> click.Command:
