@@ -108,7 +108,7 @@ def command_line(job: Job) -> click.Group:
         group.add_command(_run_command(job))
     for name, function in (job.stages | job.commands).items():
         group.add_command(_verb(job, name, function))
-    for build in (_score, _serve, _export, _bench):
+    for build in (_score, _merge, _serve, _export, _bench):
         if job.scorer:
             group.add_command(build(job))
     for build in (_card, _show, _models):
@@ -253,17 +253,51 @@ def _score(job: Job) -> click.Command:
     @click.argument("source", metavar="INPUT")
     @click.argument("target", metavar="OUTPUT")
     @click.option(
-        "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
+        "--shard",
+        metavar="I/N",
+        default=None,
+        help="Score the i-th of n parts (from 0); /N: the platform tells which, auto: of how many.",
     )
-    @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+    @click.option("--batch-size", type=click.IntRange(1), default=None, help="Rows in one call.")
+    @click.option("--workers", type=click.IntRange(1), default=None, help="Default: one a core.")
+    @click.option(
+        "--format",
+        "kind",
+        type=click.Choice(["jsonl", "csv", "parquet"]),
+        default=None,
+        help="Of the parts; default as the input.",
+    )
     @OUT
-    def score(source: str, target: str, shard: str | None, batch_size: int, out: Path) -> None:
-        """Score a JSONL, CSV or Parquet file (``-``: lines of JSON on stdin, to stdout)."""
-        from slipway.score_files import score_file
+    def score(
+        source: str,
+        target: str,
+        shard: str | None,
+        batch_size: int | None,
+        workers: int | None,
+        kind: str | None,
+        out: Path,
+    ) -> None:
+        """Score JSONL, CSV or Parquet, a folder of files, s3://..., or - for lines of JSON."""
+        from slipway.scoring.score import Wishes, score_file
 
-        score_file(job, out / "model", source, target, shard, batch_size)
+        wishes = Wishes(shard, batch_size, workers, kind and f".{kind}")
+        score_file(job, out / "model", source, target, wishes)
 
-    return score
+    return score  # fmt: skip
+
+
+def _merge(job: Job) -> click.Command:
+    @click.command("merge")
+    @click.argument("parts")
+    @click.argument("source", metavar="INPUT")
+    @click.argument("result")
+    def merge(parts: str, source: str, result: str) -> None:
+        """Join the parts of all shards, and prove that each row of INPUT is there once."""
+        from slipway.scoring.merge import merge_parts
+
+        merge_parts(job, parts, source, result)
+
+    return merge
 
 
 def _serve(job: Job) -> click.Command:
