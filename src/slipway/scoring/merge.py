@@ -16,10 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-
 from slipway.errors import DataUnavailable
 from slipway.logs import say
-from slipway.scoring import readers, rows
+from slipway.scoring import readers
 from slipway.scoring.parts import Draft, Output, Record, damaged, read_record, require_other
 from slipway.scoring.readers import Chunk
 from slipway.scoring.score import Input, all_chunks, find_input
@@ -59,6 +58,7 @@ def merge_parts(job: Job, folder: str, source: str, target: str) -> None:
     with ExitStack() as stack:
         stack.callback(draft.discard)
         sink = Sink(job, suffix, found.several, draft.write)
+        stack.callback(sink.abandon)
         gather = _Gather(job, suffix, found.several, sink)
         for row in _proved(job, found, _rows(folder, suffix, records, found)):
             if row.bad:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,9 +133,11 @@ def fingerprint(files: Sequence[Entry], model: str, options: Record) -> Record:
     """Return what an output depends on. ``content`` alone is the same for each copy of an input.
 
     Of a large file it is its size and a sample of its bytes, so its date counts as well. A file in
-    a store is known by its size and date.
+    a store is known by its size and date, and no stream is like another.
     """
     content, dates = hashlib.sha256(), hashlib.sha256()
+    if not files:
+        content.update(secrets.token_bytes(16))
     for entry in files:
         local = is_local(entry.address)
         content.update(f"{entry.name} {entry.size} ".encode())

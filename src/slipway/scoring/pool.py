@@ -1,8 +1,8 @@
 """Score chunks in several processes and get the results in order.
 
-Processes are forked before any store is opened and each reads the model itself, on one core, so that
-libraries start one thread instead of one for each core. Bytes and JSON go through the pipes,
-never objects. At most a few chunks are under way, whatever the input's size.
+Each process reads the model itself, and sees one core while it does, so that libraries start one
+thread instead of one for each core. Bytes and JSON go through the pipes, never objects. At most
+a few chunks are under way, whatever the input's size.
 """
 
 from __future__ import annotations

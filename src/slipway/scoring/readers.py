@@ -42,7 +42,7 @@ class Chunk:
 
 
 def format_of(name: str) -> str:
-    """Return ``.jsonl``, ``.csv`` or ``.parquet`` by the end of a name, packed or not, or nothing."""
+    """Return the format that a name ends in, packed or not, or nothing."""
     plain = name.removesuffix(".gz")
     found = next((suffix for suffix in FORMATS if plain.endswith(suffix)), "")
     return "" if found == ".parquet" and plain != name else found
@@ -119,7 +119,7 @@ def _blocks(file: Any, size: int, longest: int) -> Iterator[tuple[bytes, str, in
 
     The last value is how many bytes of the file that was.
     """
-    read = file.read1 if file is sys.stdin.buffer else file.read
+    read = getattr(file, "read1", file.read) if file is sys.stdin.buffer else file.read
     rest = b""
     while data := read(size):
         data = rest + data

@@ -115,7 +115,7 @@ class Checker:
         except ValidationError as error:
             kind = error.errors(include_url=False)[0]
             if kind["type"] == "json_invalid":
-                self._bad(found, chunk, number, f"no JSON: {_no_json(line, kind['msg'])}")
+                self._bad(found, chunk, number, _no_json(line, kind["msg"]))
             elif not kind["loc"] and kind["type"] == "model_type":
                 value = type(kind["input"]).__name__
                 self._bad(found, chunk, number, f"{value}; wanted an object")
@@ -206,8 +206,10 @@ def _no_json(line: bytes, message: str) -> str:
     try:
         json.loads(line)
     except (ValueError, RecursionError) as error:
-        return str(error)
-    return message
+        return f"no JSON: {error}"
+    if b"\\ud" in line.lower():
+        return "half of a surrogate pair, which is no text"
+    return f"no JSON: {message}"
 
 
 def _is_utf8(content: bytes) -> bool:

@@ -21,7 +21,7 @@ from slipway.scoring import readers, rows
 from slipway.scoring.parts import Draft, Output, fingerprint, require_other
 from slipway.scoring.pool import Pool, Result, Work, usable_cores
 from slipway.scoring.readers import Chunk, format_of
-from slipway.scoring.shards import Share, Shard, parse_shard, shares
+from slipway.scoring.shards import Shard, Share, parse_shard, shares
 from slipway.scoring.stores import Entry, entries
 from slipway.scoring.writers import Sink, encoder
 
@@ -123,6 +123,7 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
     with ExitStack() as stack:
         stack.callback(draft.discard)
         sink = Sink(job, output.suffix, found.several, draft.write)
+        stack.callback(sink.abandon)
         tally = Tally(found.bytes)
         for result in _results(job, model_folder, found, output.suffix, wishes, stack):
             sink.add(result.answers)

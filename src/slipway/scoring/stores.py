@@ -54,7 +54,8 @@ def join(folder: str, name: str) -> str:
 def entries(address: str) -> list[Entry]:
     """Return the files that a path, a folder, a pattern or an address means, sorted by name.
 
-    Names that begin with a dot or an underscore are passed over. Raises DataUnavailable where there is none.
+    Names that begin with a dot or an underscore are passed over. Raises DataUnavailable where
+    there is none.
     """
     found = _local_entries(address) if is_local(address) else _remote_entries(address)
     if not found:
@@ -74,7 +75,7 @@ def _local_entries(address: str) -> list[Entry]:
         paths = [("", path)]
     else:
         root = _fixed(address)
-        matched = glob.glob(address, recursive=True)
+        matched = glob.glob(address, recursive=True)  # noqa: PTH207 (the pattern may be absolute)
         paths = [(name[len(root) :], Path(name)) for name in matched]
     return [
         Entry(str(child), name, status.st_size, str(status.st_mtime_ns))
@@ -197,7 +198,7 @@ class Staged:
         self.address = address
         self.part: Path | None = None
         if not is_local(address):
-            self.file: IO[bytes] = tempfile.TemporaryFile()
+            self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
             return
         path = Path(address)
         path.parent.mkdir(parents=True, exist_ok=True)

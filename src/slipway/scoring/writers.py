@@ -124,7 +124,8 @@ class Sink:
         elif suffix == ".parquet":
             from pyarrow import parquet
 
-            self.writer = parquet.ParquetWriter(_Out(write), schema(job, files))
+            self.out = _Out(write)
+            self.writer = parquet.ParquetWriter(self.out, schema(job, files))
 
     def add(self, content: bytes) -> None:
         """Append what `encoder` returned."""
@@ -144,6 +145,12 @@ class Sink:
             self._group()
             self.writer.close()
 
+    def abandon(self) -> None:
+        """Write no more: a Parquet writer that is dropped writes its footer."""
+        if self.writer is not None:
+            self.out.wanted = False
+            self.writer.close()
+
     def _group(self) -> None:
         import pyarrow
 
@@ -157,13 +164,14 @@ class _Out(io.RawIOBase):
     """What pyarrow needs of a file, over a function that takes bytes."""
 
     def __init__(self, write: Callable[[bytes], Any]) -> None:
-        self._write, self._at = write, 0
+        self._write, self._at, self.wanted = write, 0, True
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any) -> int:
-        self._write(bytes(content))
+        if self.wanted:
+            self._write(bytes(content))
         self._at += len(content)
         return len(content)
 
