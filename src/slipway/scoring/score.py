@@ -132,7 +132,7 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
         sink.close()
         bad = f", {tally.bad} bad (see {output.errors})" if tally.bad else ", 0 bad"
         told = f"score: {tally.good} rows scored{bad}"
-        if tally.bad and not tally.good and shard.count == 1:  # the errors stay, the output not
+        if tally.bad and not tally.good and not shard.given:  # the errors stay, the output not
             draft.publish_errors()
             say(told)
             raise InputInvalid(

@@ -206,7 +206,7 @@ class Staged:
         self.part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         self.file = self.part.open("w+b", buffering=0)
         with suppress(OSError):
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, content: bytes) -> None:
         """Append; a full disk is Retryable."""
@@ -258,10 +258,13 @@ def staged(address: str) -> Iterator[Staged]:
 
 
 def _sweep(path: Path) -> None:
-    """Delete the unfinished files of makers that are no more."""
+    """Delete the unfinished files of makers that are no more.
+
+    A lock of this kind is the process's own: its children do not keep it alive.
+    """
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
-        with suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), left.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink(missing_ok=True)
 
 
