@@ -24,6 +24,9 @@ def server():
     running.stop()
 
 
+INTERNAL = b"<Error><Code>InternalError</Code><Message>Try again</Message></Error>"
+
+
 class Flaky(BaseHTTPRequestHandler):
     """Passes requests on; answers every third with 500 and cuts every fifth in the middle."""
 
@@ -36,7 +39,7 @@ class Flaky(BaseHTTPRequestHandler):
         type(self).seen += 1
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.down or self.seen % 3 == 0:
-            self.answer(500, {}, b"")
+            self.answer(500, {"Content-Type": "application/xml"}, INTERNAL)
             return
         line = http.client.HTTPConnection(*self.origin)
         line.request(self.command, self.path, body, dict(self.headers))
@@ -136,6 +139,7 @@ def test_a_store_that_stays_down_is_retryable_and_nothing_is_half_written(
     s3, flaky, score, monkeypatch
 ) -> None:
     monkeypatch.setattr(stores, "ATTEMPTS", 2)
+    monkeypatch.setattr(stores, "PAUSES", (0.0,))
     s3.put_object(Bucket="rows", Key="a.jsonl", Body=ROWS)
     s3.use(flaky.server_address)
     before = stores._upload
@@ -154,6 +158,7 @@ def test_a_store_that_stays_down_is_retryable_and_nothing_is_half_written(
 
 def test_a_large_upload_that_breaks_is_never_completed(s3, flaky, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    monkeypatch.setattr(stores, "PAUSES", ())
     s3.use(flaky.server_address)
     part = stores.Staged("s3://rows/large.bin")
     part.write(bytes(40 * 2**20))

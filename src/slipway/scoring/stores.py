@@ -10,17 +10,19 @@ import errno
 import fcntl
 import fnmatch
 import glob
+import io
 import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from slipway.errors import DataUnavailable, Retryable
@@ -28,7 +30,11 @@ from slipway.errors import DataUnavailable, Retryable
 REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "403", "404")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 ATTEMPTS = 8
+PAUSES = (0.2, 1.0, 4.0)
 PIECE = 16 * 2**20
+LOOKAHEAD = 2**20
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -95,22 +101,21 @@ def _remote_entries(address: str) -> list[Entry]:
 
     store, path = _store(address)
     scheme = address.partition("://")[0]
-    with _told(address):
-        info = store.get_file_info(path)
-        if info.type == fs.FileType.File:
-            return [_entry(scheme, info, "")]
-        if info.type == fs.FileType.NotFound and not any(sign in path for sign in "*?["):
-            return []
-        found = info.type == fs.FileType.Directory
-        root, wanted = (path.rstrip("/") + "/", "*") if found else (_fixed(path), path)
-        selector = fs.FileSelector(root.rstrip("/"), allow_not_found=True, recursive=True)
-        return [
-            _entry(scheme, child, child.path[len(root) :])
-            for child in store.get_file_info(selector)
-            if child.type == fs.FileType.File
-            and fnmatch.fnmatchcase(child.path, wanted)
-            and _shown(child.path[len(root) :].split("/"))
-        ]
+    info = _insisted(address, lambda: store.get_file_info(path))
+    if info.type == fs.FileType.File:
+        return [_entry(scheme, info, "")]
+    if info.type == fs.FileType.NotFound and not any(sign in path for sign in "*?["):
+        return []
+    found = info.type == fs.FileType.Directory
+    root, wanted = (path.rstrip("/") + "/", "*") if found else (_fixed(path), path)
+    selector = fs.FileSelector(root.rstrip("/"), allow_not_found=True, recursive=True)
+    return [
+        _entry(scheme, child, child.path[len(root) :])
+        for child in _insisted(address, lambda: store.get_file_info(selector))
+        if child.type == fs.FileType.File
+        and fnmatch.fnmatchcase(child.path, wanted)
+        and _shown(child.path[len(root) :].split("/"))
+    ]
 
 
 def _shown(steps: Sequence[str]) -> bool:
@@ -130,31 +135,52 @@ def open_input(address: str) -> IO[bytes]:
         except FileNotFoundError:
             raise DataUnavailable(f"{address}: no such file") from None
     store, path = _store(address)
-    with _told(address):
-        return _Told(address, store.open_input_file(path))  # type: ignore[return-value]
+    file = _insisted(address, lambda: store.open_input_file(path))
+    return io.BufferedReader(_Remote(address, file), LOOKAHEAD)
 
 
-class _Told:
-    """An open file of a store whose errors are those of `slipway.errors`."""
+class _Remote(io.RawIOBase):
+    """An open file of a store; its errors are those of `slipway.errors`, after some tries."""
 
     def __init__(self, address: str, file: Any) -> None:
         self._address, self._file = address, file
+        self._at, self._size = 0, file.size()
 
-    def read(self, size: int = -1) -> bytes:
-        with _told(self._address):
-            return self._file.read(None if size < 0 else size)  # type: ignore[no-any-return]
+    def readable(self) -> bool:
+        return True
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+    def seekable(self) -> bool:
+        return True
 
-    def __enter__(self) -> _Told:
-        return self
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        self._at = place + (0, self._at, self._size)[whence]
+        return self._at
 
-    def __exit__(self, *_: object) -> None:
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), max(self._size - self._at, 0))
+        found = _insisted(self._address, lambda: self._file.read_at(wanted, self._at))
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    def close(self) -> None:
         self._file.close()
+        super().close()
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._file)
+
+def _insisted(address: str, action: Callable[[], Result]) -> Result:
+    """Do again what failed for a reason that may pass; the store's own client has tried before."""
+    for pause in PAUSES:
+        try:
+            with _told(address):
+                return action()
+        except Retryable:
+            time.sleep(pause)
+    with _told(address):
+        return action()
 
 
 def read_bytes(address: str) -> bytes | None:
@@ -173,8 +199,8 @@ def size_of(address: str) -> int | None:
     if is_local(address):
         return Path(address).stat().st_size if Path(address).is_file() else None
     store, path = _store(address)
-    with _told(address):
-        return store.get_file_info(path).size  # type: ignore[no-any-return]
+    info = _insisted(address, lambda: store.get_file_info(path))
+    return info.size if info.is_file else None
 
 
 def remove(address: str) -> None:
@@ -183,8 +209,8 @@ def remove(address: str) -> None:
         Path(address).unlink(missing_ok=True)
         return
     store, path = _store(address)
-    with _told(address), suppress(FileNotFoundError):
-        store.delete_file(path)
+    if size_of(address) is not None:
+        _insisted(address, lambda: store.delete_file(path))
 
 
 class Staged:
@@ -289,16 +315,21 @@ def _upload(address: str, file: IO[bytes]) -> None:
 
 def _copy(address: str, file: IO[bytes], failure: list[BaseException]) -> None:
     store, path = _store(address)
-    stream = None
-    try:
-        with _told(address):
-            stream = store.open_output_stream(path)
+
+    def once() -> None:
+        stream = store.open_output_stream(path)
+        try:
             file.seek(0)
             while piece := file.read(PIECE):
                 stream.write(piece)
             stream.close()
+        except BaseException:
+            _abandoned.append(stream)
+            raise
+
+    try:
+        _insisted(address, once)
     except BaseException as error:
-        _abandoned.append(stream)
         failure.append(error)
 
 
