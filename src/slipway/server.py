@@ -31,6 +31,7 @@ import click
 
 from slipway.batching import Limits
 from slipway.errors import DataUnavailable
+from slipway.machine import usable_cores
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -82,34 +83,13 @@ def choose_port(port: int | None) -> int:
     return 8080
 
 
-def cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many cores this process may use: its affinity, and a container's quota."""
-    found = len(os.sched_getaffinity(0))
-    return max(1, min(found, round(quota(cgroup) or found)))
-
-
-def quota(cgroup: Path) -> float | None:
-    """Return the CPU quota in cores, of cgroup v2 or v1; None where there is none."""
-    try:
-        limit, _, period = (cgroup / "cpu.max").read_text().partition(" ")
-    except OSError:
-        try:
-            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    if limit.strip() in ("max", "-1"):
-        return None
-    return int(limit) / int(period)
-
-
 def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -> int:
     """Return the number of workers: the option, else one where there is a GPU, else the cores."""
     if wanted is not None:
         return wanted
     if job.spec.base != "base" and any(devices.glob("nvidia[0-9]*")):
         return 1
-    return cores()
+    return usable_cores()
 
 
 class Board:
@@ -147,7 +127,7 @@ def serve_forever(job: Job, out: Path, settings: Settings) -> None:
         log.info(
             "serving %s on http://%s:%d, workers: %d", job.spec.name, settings.host, bound, workers
         )
-        each = max(1, cores() // workers)
+        each = max(1, usable_cores() // workers)
         if workers > 1:
             _limit_threads(each)
         form = job.chosen_form(out / "model", settings.form)

@@ -5,7 +5,7 @@ import socket
 import click
 import pytest
 
-from slipway import server
+from slipway import machine, server
 from slipway.errors import DataUnavailable
 
 
@@ -74,7 +74,7 @@ def test_the_quota_of_a_container_is_read_from_either_cgroup(tmp_path, files, fo
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
 
-    assert found == server.quota(tmp_path)
+    assert found == machine.quota(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_cores_are_those_of_the_affinity_within_the_quota(
     monkeypatch.setattr(server.os, "sched_getaffinity", lambda _: set(range(8)))
     (tmp_path / "cpu.max").write_text(f"{limit} 100000")
 
-    assert found == server.cores(tmp_path)
+    assert found == machine.usable_cores(tmp_path)
 
 
 def test_workers_are_the_option_or_one_for_a_gpu_or_one_a_core(toy, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(server, "cores", lambda: 6)
+    monkeypatch.setattr(server, "usable_cores", lambda: 6)
     job = toy.job
     (tmp_path / "nvidia0").touch()
 
