@@ -1,9 +1,12 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
-#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score)   SUITE= (bench)
+#   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)
+#   SUITE= (bench)   ENGINE=local|ray|...   SHARDS=4 (batch)
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score bench demo up down clean hooks locks
+.PHONY: help list new build run test check serve score batch submit bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
+ENGINE ?= local
+SHARDS ?= 4
 
 list: .venv/stamp  ## list all jobs
 	@$(SLIPWAY) list
@@ -28,6 +31,12 @@ serve: .venv/stamp  ## serve a trained job over HTTP: make serve JOB=NAME [PORT=
 
 score: .venv/stamp  ## score a file: make score JOB=NAME IN=rows.jsonl OUT=scores.jsonl
 	@$(SLIPWAY) score $(JOB) $(IN) $(OUT)
+
+batch: .venv/stamp  ## score in many containers: make batch JOB=NAME IN= OUT= [SHARDS=4] [ENGINE=local]
+	@$(SLIPWAY) batch $(JOB) $(IN) $(OUT) --shards $(SHARDS) --engine $(ENGINE)
+
+submit: .venv/stamp  ## run a verb on an engine: make submit JOB=NAME CMD="train --seed 3" [ENGINE=ray]
+	@$(SLIPWAY) submit --engine $(ENGINE) $(JOB) $(CMD)
 
 bench: .venv/stamp  ## measure beside others: make bench JOB=NAME [SUITE=serving|batch|soak|score]
 	@$(SLIPWAY) bench $(JOB) $(CMD)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--job", action="append", default=[], help="Test this job only; repeatable.")
+    parser.addoption("--runs", type=int, default=2, help="Batches that tests/chaos disturbs.")
 
 
 def job_folders(config: pytest.Config) -> list[Path]:

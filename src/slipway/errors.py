@@ -40,6 +40,12 @@ class InputInvalid(SlipwayError):
     exit_code = 6
 
 
+class CapReached(SlipwayError):
+    """A batch took more time or money than it was allowed, and was stopped."""
+
+    exit_code = 7
+
+
 class Retryable(SlipwayError):
     """The infrastructure failed; the same command may succeed later."""
 

@@ -125,6 +125,7 @@ def everything(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
     for spec in specs:
         job_tests(machine, tally, spec)
     containers(machine, tally, [])
+    machine.tests(tally, "chaos")
     accept(machine, tally)
     return tally.conclude()
 

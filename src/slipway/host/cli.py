@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from slipway.errors import SlipwayError
-from slipway.host import catalog
+from slipway.host import catalog, commands
 
 JOB = click.argument("job", metavar="JOB")
 RUNNER = click.option(
@@ -347,6 +347,9 @@ def diff(root: Path, job: str, one: str, other: str) -> None:
     for line in Versions.of(root, catalog.find_job(root, job)).diff(one, other):
         click.echo(line)
 
+
+for command in commands.ALL:
+    cli.add_command(command)
 
 if __name__ == "__main__":
     main()
