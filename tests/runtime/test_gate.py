@@ -118,7 +118,7 @@ def test_plain_rows_never_see_flask_and_are_answered_like_flask_does(make) -> No
     site.app.full_dispatch_request = lambda: pytest.fail("Flask was asked")
     again, *_ = exchange(site, score(ROW))
     site.app.full_dispatch_request = seen
-    (through,) = exchange(site, score(ROW, accept="text/html"))
+    (through,) = exchange(site, score(ROW, accept="application/json;q=0.9"))
     (status, headers, body) = straight.answers[0]
 
     assert (200, "application/json") == (status, headers["content-type"])
