@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from slipway import store
 from slipway.errors import InputInvalid, SlipwayError
-from slipway.export import Exported, load_exported
+from slipway.export import Exported, check_proof, load_exported
 from slipway.logs import say
 from slipway.spec import JobSpec
 
@@ -119,19 +119,26 @@ class Job:
         return found
 
     def load(self, folder: Path, form: str = "trained", threads: int = 1) -> Any:
-        """Return the model in ``folder``; see `slipway.store.load` for ``threads`` and errors.
+        """Return the model in ``folder``; see `chosen_form` and `slipway.store.load`."""
+        if self.chosen_form(folder, form) == "exported":
+            return load_exported(folder, threads)
+        return store.load(folder, self.trusted, threads)
 
-        ``form`` is trained, exported, or auto: exported where that is proven to answer alike.
+    def chosen_form(self, folder: Path, form: str) -> str:
+        """Return trained or exported; ``auto`` is exported where that is proven to answer alike.
+
         Raises DataUnavailable when the exported form was asked for and is not proven.
         """
-        if form != "trained" and (form == "exported" or self.exported_scorer):
-            try:
-                return load_exported(self, folder, threads)
-            except SlipwayError as error:
-                if form == "exported":
-                    raise
-                say(f"the trained model is used, not its exported form: {error}", "WARNING")
-        return store.load(folder, self.trusted, threads)
+        if form == "trained" or (form == "auto" and self.exported_scorer is None):
+            return "trained"
+        try:
+            check_proof(self, folder)
+        except SlipwayError as error:
+            if form == "exported":
+                raise
+            say(f"the trained model is used, not its exported form: {error}", "WARNING")
+            return "trained"
+        return "exported"
 
     @staticmethod
     def form(model: Any) -> str:

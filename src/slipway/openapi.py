@@ -25,14 +25,32 @@ ERROR = {
         },
     },
 }
+RUN = {
+    "type": "object",
+    "required": ["id", "state"],
+    "properties": {
+        "id": {"type": "string"},
+        "state": {"enum": ["queued", "running", "succeeded", "failed", "cancelled"]},
+        "status": {"type": ["integer", "null"]},
+        "error": {"type": ["string", "null"]},
+        "result": {"type": ["string", "null"]},
+    },
+}
+ASYNC = {
+    "Prefer": "`respond-async`: answer 202 at once and work later.",
+    "Idempotency-Key": "With respond-async: the same key and request give the same run.",
+    "Slipway-Webhook": "With respond-async: an address that is told what became of the run.",
+    "Slipway-Webhook-Events": "Which events it is told: start, progress, completed.",
+}
 REFUSALS = {
     "400": "The body cannot be read.",
     "406": "None of the media types in Accept can be answered.",
+    "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The content type cannot fill a row; `error` names those that can.",
     "422": "A field is wrong; `fields` tells which.",
-    "429": "Too many rows wait.",
-    "503": "The model is not ready.",
+    "429": "Too many rows wait already; Retry-After tells when to come again.",
+    "503": "The model is not ready, or the rows waited too long for it.",
 }
 
 
@@ -41,6 +59,7 @@ def openapi(job: Job) -> dict[str, Any]:
     definitions: dict[str, Any] = {"Error": ERROR}
     row = _reference(job.row, definitions)
     answer = _reference(job.answer, definitions)
+    error = {"$ref": "#/components/schemas/Error"}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -54,6 +73,7 @@ def openapi(job: Job) -> dict[str, Any]:
             "/readyz": _plain("The model is warm.", {"503": _problem("Not ready yet.", {})}),
             "/version": _plain("The job, its model and what it was built from."),
             **_platforms(job, row, answer),
+            **_runs(error),
         },
         "components": {"schemas": definitions},
     }
@@ -142,9 +162,57 @@ def _post(told: str, content: dict[str, Any], answer: dict[str, Any]) -> dict[st
     responses = {code: _problem(text, error) for code, text in REFUSALS.items()}
     return {
         "summary": told,
+        "parameters": [_header(name, text) for name, text in ASYNC.items()],
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": _problem(told, answer), **responses},
+        "responses": {
+            "200": _problem(told, answer),
+            "202": _problem("Kept, with Prefer: respond-async; Location names the run.", RUN),
+            **responses,
+        },
     }
+
+
+def _runs(error: dict[str, Any]) -> dict[str, Any]:
+    """Describe what became of requests that were sent with ``Prefer: respond-async``."""
+    name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    absent = {"404": _problem("No such run.", error)}
+    one = _plain("Where the run stands, and its answer where that is small.", absent)
+    gone = {
+        "200": _problem("Cancelled.", RUN),
+        "202": _problem("Asked to stop.", RUN),
+        "409": _problem("Over already.", RUN),
+    }
+    return {
+        "/runs": _plain("The newest runs, `limit` of them, those older than `before`."),
+        "/runs/{id}": {
+            "parameters": [name],
+            **one,
+            "delete": {"summary": "Cancel the run.", "responses": gone | absent},
+        },
+        "/runs/{id}/result": {
+            "parameters": [name],
+            **_plain(
+                "The answer, as the request would have had it; 202 while there is none.",
+                {"202": _problem("Not over yet.", RUN), "410": _problem("Cancelled.", error)}
+                | absent,
+            ),
+        },
+        "/runs/{id}/events": {
+            "parameters": [name, _header("Last-Event-ID", "Go on after this event.")],
+            "get": {
+                "summary": "What happens to the run, as server-sent events.",
+                "responses": {
+                    "200": {"description": "Events.", "content": {"text/event-stream": {}}},
+                    "204": {"description": "There are no more events."},
+                }
+                | absent,
+            },
+        },
+    }
+
+
+def _header(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
 
 
 def _plain(text: str, more: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The scorer: a job's score function over HTTP, one of the two edges.
 
-The model is loaded in the background, so that the port answers at once: ``/livez`` says that
-the process lives, ``/readyz`` 503 until the model has scored its first row. A body is checked
-against the job's `Input` type; what is wrong is told field by field.
+``/livez`` says that the process lives, ``/readyz`` 503 until the model has scored its first row;
+`slipway.waiting` answers while it loads, `slipway.gate` stands in front. A body is checked against
+the job's `Input` type; what is wrong is told field by field.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, jsonify, render_template, request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from flask import Flask, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from slipway import bodies, platforms, store
-from slipway.errors import InputInvalid, NotReady, SlipwayError
+from slipway import bodies, platforms, runs, store, telemetry
+from slipway.batching import CLIENT, Batcher, Limits, Ticket
+from slipway.errors import Busy, InputInvalid, NotReady, SlipwayError
+from slipway.ledger import LongWork
 from slipway.openapi import openapi
 from slipway.report import PAGES, headline
 from slipway.run import built, read_json
@@ -34,7 +35,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("slipway.scorer")
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with its id, or the reason why there is none."""
+
+    model: Any = None
+    model_id: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def load(job: Job, folder: Path, form: str) -> Loaded:
+    """Load a model; what goes wrong is logged and told by ``/readyz``."""
+    started = time.perf_counter()
+    try:
+        model_id = store.identity(folder)
+        model = job.load(folder, form)
+    except Exception as error:
+        return Loaded(reason=_not_loaded(error))
+    return Loaded(model, model_id, time.perf_counter() - started)
+
+
+def _not_loaded(error: Exception) -> str:
+    unforeseen = not isinstance(error, SlipwayError)
+    log.error("model not loaded: %s", error, exc_info=unforeseen)
+    return str(error) or type(error).__name__
 
 
 @dataclass
@@ -49,53 +75,72 @@ class Service:
     model_id: str = ""
     state: str = "loading"
     draining: Callable[[], bool] = lambda: False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    settled: Callable[[], bool] = lambda: True
+    """Whether every worker has its model: only then is the server ready."""
+    limits: Limits = field(default_factory=Limits)
+    access_log: bool = False
 
     def __post_init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "slipway_requests", "Requests by route and status.", ["route", "status"],
-            registry=self.registry,
-        )  # fmt: skip
-        self.latency = Histogram(
-            "slipway_score_seconds", "Seconds in score() for one request.",
-            buckets=BUCKETS, registry=self.registry,
-        )  # fmt: skip
-        self.rows = Counter("slipway_rows", "Rows scored.", registry=self.registry)
-        self.ready = Gauge("slipway_ready", "1 when the model is warm.", registry=self.registry)
+        self.telemetry = telemetry.Telemetry(self.job.answer, self.job.spec.name, self.access_log)
+        self.metrics = self.telemetry.metrics
+        self.batcher = Batcher(
+            lambda rows: self.job.answers(self.model, rows), self.limits, self._watch
+        )
+        self.metrics.queue.set_function(lambda: self.batcher.waiting)
 
-    def warm(self) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether a balancer may send requests."""
+        return self.state == "ready" and self.settled() and not self.draining()
+
+    @property
+    def reason(self) -> str:
+        """Why not."""
+        if self.draining():
+            return "draining"
+        return "loading" if self.state == "ready" else self.state
+
+    def warm(self, loaded: Loaded | None = None) -> None:
         """Load the model and score one example; afterwards `state` is ready or the reason."""
+        loaded = loaded or load(self.job, self.out / "model", self.form)
+        self.model, self.model_id = loaded.model, loaded.model_id
+        self.form = self.job.form(loaded.model)
+        self.metrics.load.set(loaded.seconds)
+        if loaded.reason:
+            self.state = loaded.reason
+            return
         started = time.perf_counter()
         try:
-            self.model_id = store.identity(self.out / "model")
-            self.model = self.job.load(self.out / "model", self.form)
-            self.form = self.job.form(self.model)
             self.job.answers(self.model, [self.job.row(**example(self.job.row))])
         except Exception as error:
-            self.state = str(error)
-            unforeseen = not isinstance(error, SlipwayError)
-            log.error("model not loaded: %s", error, exc_info=unforeseen)
+            self.state = _not_loaded(error)
             return
         self.state = "ready"
-        self.ready.set(1)
+        self.metrics.ready.set(1)
         seconds = time.perf_counter() - started
-        log.info("%s model %s ready after %.2f s", self.form, self.model_id, seconds)
+        log.info(
+            "%s model %s loaded in %.2f s, warm in %.2f s",
+            self.form, self.model_id, loaded.seconds, seconds,
+        )  # fmt: skip
 
     def score(self, rows: list[Any]) -> list[dict[str, Any]]:
-        """Score rows and return their answers as JSON-able objects."""
+        """Score rows and return their answers as JSON-able objects.
+
+        Raises NotReady, Busy, InputInvalid, or what score() raised for these rows.
+        """
         if self.state != "ready":
             raise NotReady(f"the model is not ready: {self.state}")
-        started = time.perf_counter()
-        answers = [answer.model_dump(mode="json") for answer in self.job.answers(self.model, rows)]
-        seconds = time.perf_counter() - started
-        self.latency.observe(seconds)
-        self.rows.inc(len(rows))
-        if self.score_log:
-            self._note(rows, answers, seconds)
-        return answers
+        if not rows:
+            return []
+        return [answer.model_dump(mode="json") for answer in self.batcher.score(rows)]
 
-    def _note(self, rows: list[Any], answers: list[dict[str, Any]], seconds: float) -> None:
+    def _watch(self, batch: Sequence[Ticket], seconds: float) -> None:
+        good = [ticket for ticket in batch if not ticket.error]
+        self.metrics.scored(good, seconds)
+        if self.score_log and good:
+            self._note(good, seconds)
+
+    def _note(self, batch: Sequence[Ticket], seconds: float) -> None:
         """Append to the score log; the input itself is not kept, only its hash."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         lines = [
@@ -104,14 +149,16 @@ class Service:
                     "time": now,
                     "model": self.model_id,
                     "input": hashlib.sha256(row.model_dump_json().encode()).hexdigest(),
-                    "prediction": answer,
+                    "prediction": answer.model_dump(mode="json"),
                     "latency_ms": round(seconds * 1e3, 3),
                 }
             )
-            for row, answer in zip(rows, answers, strict=True)
+            for ticket in batch
+            for row, answer in zip(ticket.rows, ticket.answers, strict=True)
         ]
-        with self.lock, Path(str(self.score_log)).open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        # one write, so that lines of several workers stay whole
+        with Path(str(self.score_log)).open("ab", buffering=0) as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
 
 def create_app(
@@ -121,29 +168,34 @@ def create_app(
     *,
     form: str = "auto",
     background: bool = True,
-    draining: Callable[[], bool] = lambda: False,
+    loaded: Loaded | None = None,
+    long_work: LongWork | None = None,
+    **more: Any,
 ) -> Flask:
-    """Make the Flask app of a job whose model is in ``out/model``.
+    """Make the Flask app of a job whose model is in ``out/model``, or is ``loaded`` already.
 
-    ``draining`` tells when the server is about to leave; with ``background`` off the app is
-    returned only when the model is warm.
+    With ``background`` off the app is returned only when the model is warm. ``more`` goes to
+    `Service`: ``draining``, ``settled``, ``limits``, ``access_log``.
     """
-    service = Service(job, out, score_log, form, draining=draining)
+    service = Service(job, out, score_log, form, **more)
     app = Flask("slipway", template_folder=str(PAGES), static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = job.row.max_bytes
     app.extensions["slipway"] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.before_request(_clocked)
     _health_routes(app, service)
     _describing_routes(app, service)
     _score_route(app, service)
     platforms.add_routes(app, service)
+    runs.add_routes(app, service, out / "runs", long_work)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _our_fault)
+    app.register_error_handler(Exception, _failed)
     app.after_request(lambda answer: _counted(service, answer))
     if background:
-        threading.Thread(target=service.warm, daemon=True).start()
+        loading = threading.Thread(target=service.warm, args=(loaded,), daemon=True, name="loading")
+        loading.start()
     else:
-        service.warm()
+        service.warm(loaded)
     return app
 
 
@@ -155,13 +207,13 @@ def _health_routes(app: Flask, service: Service) -> None:
     @app.get("/readyz")
     @app.get("/healthz")
     def readyz() -> tuple[Response, int]:
-        if service.state == "ready" and not service.draining():
+        if service.ready:
             return jsonify(ready=True), 200
-        return jsonify(ready=False, reason="draining" if service.draining() else service.state), 503
+        return jsonify(ready=False, reason=service.reason), 503
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(generate_latest(service.registry), mimetype="text/plain; version=0.0.4")
+        return Response(service.metrics.text(), mimetype="text/plain; version=0.0.4")
 
 
 def _describing_routes(app: Flask, service: Service) -> None:
@@ -211,21 +263,41 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     return answer, code
 
 
-def _our_fault(error: Exception) -> tuple[Response, int]:
-    """Answer 500 without the traceback, which goes to the log; a bad input is told as such."""
+def refusal(error: Exception) -> tuple[int, dict[str, str], str]:
+    """Return status, headers and message of an error; one that no one foresaw goes to the log."""
     if isinstance(error, InputInvalid):
-        return _refused(422, str(error))
-    if isinstance(error, NotReady):
-        answer, code = _refused(503, str(error))
-        answer.headers["Retry-After"] = "1"
-        return answer, code
-    log.exception("score failed")
-    return _refused(500, "the scorer failed; its log has the reason")
+        return 422, {}, str(error)
+    if isinstance(error, Busy | NotReady):
+        return 429 if isinstance(error, Busy) else 503, {"Retry-After": "1"}, str(error)
+    log.error("score failed", exc_info=error)
+    return 500, {}, "the scorer failed; its log has the reason"
+
+
+def _failed(error: Exception) -> tuple[Response, int]:
+    """Answer without the traceback."""
+    status, headers, message = refusal(error)
+    answer, code = _refused(status, message)
+    answer.headers.update(headers)
+    return answer, code
+
+
+def _clocked() -> None:
+    g.began = time.perf_counter()
 
 
 def _counted(service: Service, answer: Response) -> Response:
-    route = request.url_rule.rule if request.url_rule else "unknown"
-    service.requests.labels(route, str(answer.status_code)).inc()
+    client = CLIENT.get()
+    told = telemetry.Request(
+        id=telemetry.request_id(request.headers.get("X-Request-Id")),
+        method=request.method,
+        route=request.url_rule.rule if request.url_rule else "unknown",
+        status=answer.status_code,
+        began=client.began if client else g.began,
+        traceparent=request.headers.get("Traceparent"),
+        tickets=client.tickets if client else (),
+    )
+    answer.headers["X-Request-Id"] = told.id
+    service.telemetry.answered(told)
     if service.draining():
         answer.headers["Connection"] = "close"
     return answer

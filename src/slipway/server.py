@@ -1,32 +1,73 @@
-"""Serve a scorer with granian: it binds at once, and on SIGTERM drains before it leaves.
+"""Serve a scorer with granian: workers and threads from the machine, and nothing lost at the end.
+
+Start: the port answers at once, from `slipway.waiting`, while the model loads. Where workers
+compute in one thread each, the model is loaded once before they are forked and its memory is
+shared; else each loads its own. The server is ready when all are warm.
 
 Draining: ``/readyz`` turns 503 so that a balancer looks elsewhere. For `DRAIN_SECONDS` every
-request is still answered, and its answer closes the connection; then the listener goes, what
-is under way is finished, and the process ends, within 25 s in all.
+request is still answered, and its answer closes the connection; then the listeners go, what
+is under way is finished, and the processes end, within 25 s in all.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import mmap
+import multiprocessing
 import os
+import shutil
 import socket
+import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from slipway.batching import Limits
 from slipway.errors import DataUnavailable
+from slipway.machine import usable_cores
 
 if TYPE_CHECKING:
     from slipway.job import Job
+    from slipway.ledger import LongWork
+
+log = logging.getLogger("slipway.server")
 
 PORT_VARIABLES = ("AIP_HTTP_PORT", "SAGEMAKER_BIND_TO_PORT", "PORT")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+OURS = "SLIPWAY_SERVER_SET"
+"""Names what the server set in the environment for its workers alone."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Must be set before prometheus_client is imported."""
 DRAIN_SECONDS = 5
 FINISH_SECONDS = 18
 BACKLOG = 1024
+CONNECTIONS = 4096
+"""Open connections of one worker; more wait in the kernel."""
+HEADER_SECONDS = 20
+"""For a request's head; a connection that is idle for as long is closed."""
+THREADS = 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve; what is None comes from the machine."""
+
+    host: str = "0.0.0.0"
+    port: int | None = None
+    score_log: str | None = None
+    form: str = "auto"
+    workers: int | None = None
+    threads: int = THREADS
+    limits: Limits = field(default_factory=Limits)
+    access_log: bool = False
+    long_work: LongWork | None = None
 
 
 def choose_port(port: int | None) -> int:
@@ -42,59 +83,195 @@ def choose_port(port: int | None) -> int:
     return 8080
 
 
-def serve_forever(
-    job: Job, out: Path, host: str, port: int | None, score_log: str | None, form: str
-) -> None:
+def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -> int:
+    """Return the number of workers: the option, else one where there is a GPU, else the cores."""
+    if wanted is not None:
+        return wanted
+    if job.spec.base != "base" and any(devices.glob("nvidia[0-9]*")):
+        return 1
+    return usable_cores()
+
+
+class Board:
+    """A byte for each worker, and one for the drain, in memory that all processes share."""
+
+    def __init__(self, workers: int) -> None:
+        self.bytes = mmap.mmap(-1, 1 + workers)
+
+    def drain(self) -> None:
+        """Tell every process that the server is about to leave."""
+        self.bytes[0] = 1
+
+    def draining(self) -> bool:
+        """Tell whether the server is about to leave."""
+        return self.bytes[0] == 1
+
+    def settle(self, worker: int) -> None:
+        """Note that a worker has its model, or knows that it cannot have it."""
+        self.bytes[1 + worker] = 1
+
+    def settled(self) -> bool:
+        """Tell whether every worker has settled."""
+        return all(self.bytes[1:])
+
+
+def serve_forever(job: Job, out: Path, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises DataUnavailable when the port cannot be had."""
+    job.row.model_json_schema()  # a job without a scorer is told before the port is bound
+    _check_log(settings.score_log)
+    port = choose_port(settings.port)
+    _check_free(settings.host, port)
+    workers = choose_workers(job, settings.workers)
+    board = Board(workers)
+    with _waiting(settings.host, port, board) as bound, _metrics_folder():
+        log.info(
+            "serving %s on http://%s:%d, workers: %d", job.spec.name, settings.host, bound, workers
+        )
+        each = max(1, usable_cores() // workers)
+        if workers > 1:
+            _limit_threads(each)
+        form = job.chosen_form(out / "model", settings.form)
+        settings = replace(settings, form=form)
+        # an onnxruntime session has threads, which a fork would lose
+        shared = workers > 1 and each == 1 and form == "trained"
+        loaded = _load_once(job, out) if shared else None
+        _run_granian(job, out, settings, board, bound, workers, loaded)
+
+
+def _limit_threads(number: int) -> None:
+    """Let the libraries of each worker use so many threads, unless the user said otherwise."""
+    ours = [name for name in THREAD_VARIABLES if name not in os.environ]
+    os.environ |= dict.fromkeys(ours, str(number))
+    os.environ[OURS] = " ".join([os.environ.get(OURS, ""), *ours])
+
+
+def _load_once(job: Job, out: Path) -> Any:
+    """Load the model into memory that the workers will share: nothing here may start a thread."""
+    from slipway import gate, scorer  # noqa: F401 - imported once, for all workers
+
+    loaded = scorer.load(job, out / "model", "trained")
+    _freeze()
+    return loaded
+
+
+def _freeze() -> None:
+    """Keep the garbage collector off what is loaded and stays.
+
+    A collection would stop every request for as long as it takes to walk the libraries' objects,
+    tens of milliseconds, and would write to, and so copy, every page shared between workers.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def _waiting(host: str, port: int, board: Board) -> Iterator[int]:
+    """Answer on the port from a process of its own until the workers have settled."""
+    from slipway.waiting import wait
+
+    listener = _listen(host, port)
+    bound = int(listener.getsockname()[1])
+    process = multiprocessing.get_context("fork").Process(
+        target=wait, args=(listener, board.settled), daemon=True, name="waiting"
+    )
+    process.start()
+    listener.close()
+    try:
+        yield bound
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind the port so that granian's workers, which each have a socket, may bind it too."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(BACKLOG)
+    return listener
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[None]:
+    """Keep the workers' counts in memory, where the root of the container is read-only."""
+    shm = Path("/dev/shm")
+    folder = tempfile.mkdtemp(prefix="slipway-", dir=shm if os.access(shm, os.W_OK) else None)
+    os.environ[METRICS_FOLDER] = folder
+    os.environ[OURS] = f"{os.environ.get(OURS, '')} {METRICS_FOLDER}"
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_granian(
+    job: Job, out: Path, settings: Settings, board: Board, port: int, workers: int, loaded: Any
+) -> None:
     from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
     from granian.server.mp import MPServer
 
-    job.row.model_json_schema()  # a job without a scorer is told before the port is bound
-    chosen = choose_port(port)
-    _check_free(host, chosen)
-    _check_log(score_log)
-    logging.getLogger("slipway").info("serving %s on http://%s:%d", job.spec.name, host, chosen)
-    flag = mmap.mmap(-1, 1)  # shared with the worker, which is forked
-
-    class Draining(MPServer):
-        """Granian that lets clients go before it stops."""
+    class Server(MPServer):
+        """Granian that lets clients go before it stops, and tells each worker its number."""
 
         def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
-            if flag[0]:
+            if board.draining():
                 return
-            flag[0] = 1
-            logging.getLogger("slipway").info("SIGTERM: draining for %d s", DRAIN_SECONDS)
+            board.drain()
+            log.info("SIGTERM: draining for %d s", DRAIN_SECONDS)
             leave = threading.Timer(DRAIN_SECONDS, super().signal_handler_interrupt)
             leave.daemon = True
             leave.start()
 
-    Draining(
+        def _spawn_worker(  # type: ignore[override]
+            self, idx: int, target: Any, callback_loader: Callable[..., Any]
+        ) -> Any:
+            return super()._spawn_worker(idx, target, partial(callback_loader, idx))
+
+        def _respawn_workers(self, workers: list[int], *args: Any, **kwargs: Any) -> None:
+            from prometheus_client.multiprocess import mark_process_dead
+
+            for idx in workers:
+                log.error("worker %d ended unforeseen; another takes its place", idx)
+                mark_process_dead(self.wrks[idx]._id())  # type: ignore[no-untyped-call]
+            super()._respawn_workers(workers, *args, **kwargs)
+
+    Server(
         "slipway",
-        address=host,
-        port=chosen,
-        interface=Interfaces.WSGI,
+        address=settings.host,
+        port=port,
+        interface=Interfaces.RSGI,
         http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
         websockets=False,
-        workers=1,
-        blocking_threads=2 * (os.cpu_count() or 1),
-        backpressure=BACKLOG,
+        workers=workers,
+        backpressure=CONNECTIONS,
         backlog=BACKLOG,
+        respawn_failed_workers=True,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_app, job, out, score_log, form, flag))
+    ).serve(target_loader=partial(_application, job, out, settings, board, loaded))
 
 
-def _app(job: Job, out: Path, score_log: str | None, form: str, flag: mmap.mmap, _: str) -> Any:
+def _application(
+    job: Job, out: Path, settings: Settings, board: Board, loaded: Any, _: str, worker: int
+) -> Any:
+    """Make the application of one worker, in its process; the model is warm when it returns."""
+    from slipway.gate import Gate
     from slipway.scorer import create_app
 
-    app = create_app(job, out, score_log, form=form, draining=lambda: bool(flag[0]))
-
-    def application(environ: dict[str, Any], start_response: Any) -> Any:
-        # granian ends the stream where the body ends, so a body need not declare its length
-        environ["wsgi.input_terminated"] = True
-        return app(environ, start_response)
-
-    return application
+    app = create_app(
+        job, out, settings.score_log, form=settings.form, background=False, loaded=loaded,
+        draining=board.draining, settled=board.settled, limits=settings.limits,
+        access_log=settings.access_log, long_work=settings.long_work,
+    )  # fmt: skip
+    app.extensions["slipway-runs"].start()
+    gate = Gate(app, settings.threads)
+    _freeze()
+    board.settle(worker)
+    return gate
 
 
 def _check_log(score_log: str | None) -> None:

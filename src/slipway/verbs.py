@@ -21,7 +21,13 @@ import click
 
 from slipway import places
 from slipway.data import TIERS
-from slipway.errors import BarMissed, DataUnavailable, Retryable, SlipwayError, Stopped
+from slipway.errors import (
+    BarMissed,
+    DataUnavailable,
+    Retryable,
+    SlipwayError,
+    Stopped,
+)
 from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run
 
@@ -110,6 +116,9 @@ def failed(message: str, code: int, trace: str = "") -> int:
 
 def command_line(job: Job) -> click.Group:
     """Build the command of a job: the contract's verbs, then its own."""
+    from slipway.scoring.verbs import merge_verb, score_verb
+    from slipway.serve import serve_verb
+
     group = click.Group(job.spec.name, help=f"{job.spec.title}: {job.spec.question}")
     if len(job.stages) == len(STAGES):
         group.add_command(_run_command(job))
@@ -117,7 +126,7 @@ def command_line(job: Job) -> click.Group:
         group.add_command(_verb(job, name, function))
     if len(job.stages) == len(STAGES) and places.training():
         group.add_command(_run_command(job, "train"))
-    for build in (_score, _serve, _export, _bench):
+    for build in (score_verb, merge_verb, serve_verb, _export, _bench):
         if job.scorer:
             group.add_command(build(job))
     for build in (_card, _show, _models):
@@ -271,46 +280,6 @@ def shown_path(path: Path) -> str:
     """Return a path as the user knows it: the host says where it mounted the artifacts."""
     host = os.environ.get("SLIPWAY_HOST_OUT")
     return f"{host}/{path.name}" if host else str(path)
-
-
-def _score(job: Job) -> click.Command:
-    @click.command("score")
-    @click.argument("source", metavar="INPUT")
-    @click.argument("target", metavar="OUTPUT")
-    @click.option(
-        "--shard", metavar="I/N", default=None, help="Score the i-th of n parts (from 0)."
-    )
-    @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
-    @FORM
-    @MODEL_OUT
-    def score(
-        source: str, target: str, shard: str | None, batch_size: int, form: str, out: Path
-    ) -> None:
-        """Score a JSONL, CSV or Parquet file (``-``: lines of JSON on stdin, to stdout)."""
-        from slipway.score_files import score_file
-
-        score_file(job, out / "model", source, target, shard, batch_size, form)
-
-    return score
-
-
-def _serve(job: Job) -> click.Command:
-    @click.command("serve")
-    @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Default 8080.")
-    @click.option("--host", default="0.0.0.0", show_default=True)
-    @click.option("--score-log", default=None, metavar="FILE", help="Append each answer here.")
-    @FORM
-    @MODEL_OUT
-    def serve(port: int | None, host: str, score_log: str | None, form: str, out: Path) -> None:
-        """Answer HTTP requests: POST /score, and a form to try at GET /."""
-        from slipway.export import check_proof
-        from slipway.server import serve_forever
-
-        if form == "exported":  # told at once, not by a scorer that never gets ready
-            check_proof(job, out / "model")
-        serve_forever(job, out, host, port, score_log, form)
-
-    return serve
 
 
 def _export(job: Job) -> click.Command:

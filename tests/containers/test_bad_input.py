@@ -148,7 +148,7 @@ def test_a_bad_line_is_told_and_the_rest_is_scored(
     ended = subject.run("score", *inside, out=modelled)
     assert ended.code == 0, ended.err
     assert [answer["line"] for answer in read_rows(modelled / "scores.jsonl")] == [1, 3, 6]
-    errors = read_rows(modelled / "errors.jsonl")
+    errors = read_rows(modelled / "scores.errors.jsonl")
     assert [error["line"] for error in errors] == [2, 4, 5]
     assert f"/{next(iter(wrong))}" in errors[1]["problems"][0]["path"]
     for error in errors:
@@ -166,5 +166,5 @@ def test_only_bad_lines(refused, modelled, wrong, write_rows):
 def test_a_csv_without_the_column(refused, modelled, rows):
     (modelled / "rows.csv").write_text("other\n1\n2\n", "utf-8")
     inside = ("/artifacts/rows.csv", "/artifacts/scores.csv")
-    words = ["/artifacts/rows.csv", "line 2", next(iter(rows[0]))]
+    words = ["/artifacts/rows.csv", "line 1", next(iter(rows[0]))]
     refused(6, words, "score", *inside, out=modelled)

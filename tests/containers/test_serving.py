@@ -1,5 +1,6 @@
 """The scorer as a client meets it: routes, limits, readiness."""
 
+import http.client
 import itertools
 import json
 import socket
@@ -167,3 +168,64 @@ def test_a_wrong_route_is_told_in_json(server, path, code):
     assert found == code
     assert headers.get_content_type() == "application/json"
     assert json.loads(text)["error"]
+
+
+SLOW = 200
+LARGE = 100 * 2**20
+HEADS = (
+    b"GET /readyz HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{",
+    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n[[\r\n",
+)
+
+
+def test_slow_clients_hold_up_neither_health_nor_good_requests(server, rows):
+    place = (server.host, server.port)
+    slow = [socket.create_connection(place, timeout=60) for _ in range(SLOW)]
+    try:
+        for connection, head in zip(slow, itertools.cycle(HEADS), strict=False):
+            connection.sendall(head)
+        for _ in range(20):
+            assert server.ask("/livez")[0] == 200
+            assert server.ask("/readyz")[0] == 200
+            assert server.score(rows[0])[0] == 200
+    finally:
+        for connection in slow:
+            connection.close()
+    assert server.score(rows[:2])[0] == 200
+
+
+def test_a_body_of_100_megabytes_is_413_and_never_in_memory(server, rows):
+    before = resident(server)
+    connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
+    connection.request("POST", "/score", b" " * LARGE, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (413, "close")
+    connection.close()
+    assert resident(server) - before < LARGE / 2
+    assert server.score(rows[0])[0] == 200
+
+
+def resident(server):
+    """Return the bytes that the container's processes hold."""
+    return server.container.stats(stream=False)["memory_stats"]["usage"]
+
+
+def test_a_worker_that_is_killed_is_replaced(subject, trained, make_folder, rows, wait_for):
+    with subject.serving(make_folder(trained), "--workers", "2") as server:
+        wait_for(lambda: live(server) and server.ask("/readyz")[0] == 200)
+        code = "import os, signal; os.kill(max(int(p) for p in os.listdir('/proc') if p.isdigit()"
+        code += " and int(p) != os.getpid()), signal.SIGKILL)"
+        server.container.exec_run(["/opt/venv/bin/python", "-c", code])
+        wait_for(lambda: "another takes its place" in server.log())
+        wait_for(lambda: scored(server, rows[0]))
+        assert all(scored(server, rows[0]) for _ in range(20))
+
+
+def scored(server, row):
+    try:
+        return server.score(row)[0] == 200
+    except OSError:
+        return False

@@ -153,7 +153,7 @@ def test_a_model_is_loaded_while_the_port_answers(toy, finished_run) -> None:
     app = create_app(toy.job, finished_run / "out")
     service = app.extensions["slipway"]
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
+        if thread.name == "loading":
             thread.join(20)
 
     assert "ready" == service.state

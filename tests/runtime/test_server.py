@@ -5,7 +5,7 @@ import socket
 import click
 import pytest
 
-from slipway import server
+from slipway import machine, server
 from slipway.errors import DataUnavailable
 
 
@@ -57,3 +57,77 @@ def test_a_score_log_that_cannot_be_written_is_told_before_the_port_answers(trai
 
     assert 5 == code
     assert "cannot be written (Is a directory)" in err
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ({}, None),
+    ],
+)
+def test_the_quota_of_a_container_is_read_from_either_cgroup(tmp_path, files, found) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert found == machine.quota(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "found"), [("max", 8), ("250000", 2), ("10000", 1), ("9900000", 8)]
+)
+def test_cores_are_those_of_the_affinity_within_the_quota(
+    tmp_path, monkeypatch, limit, found
+) -> None:
+    monkeypatch.setattr(server.os, "sched_getaffinity", lambda _: set(range(8)))
+    (tmp_path / "cpu.max").write_text(f"{limit} 100000")
+
+    assert found == machine.usable_cores(tmp_path)
+
+
+def test_workers_are_the_option_or_one_for_a_gpu_or_one_a_core(toy, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(server, "usable_cores", lambda: 6)
+    job = toy.job
+    (tmp_path / "nvidia0").touch()
+
+    assert (3, 6) == (
+        server.choose_workers(job, 3, tmp_path),
+        server.choose_workers(job, None, tmp_path),  # this job's base knows no GPU
+    )
+    monkeypatch.setattr(job, "spec", job.spec.__class__(**(vars(job.spec) | {"base": "torch"})))
+
+    assert (1, 6) == (
+        server.choose_workers(job, None, tmp_path),
+        server.choose_workers(job, None, tmp_path / "none"),
+    )
+
+
+def test_a_board_is_settled_when_every_worker_is() -> None:
+    board = server.Board(2)
+    seen = [board.settled()]
+    for worker in (1, 0):
+        board.settle(worker)
+        seen.append(board.settled())
+
+    assert [False, False, True] == seen
+    assert not board.draining()
+    board.drain()
+    assert board.draining()
+
+
+def test_what_platforms_and_options_say_reaches_the_server(trained, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(server, "serve_forever", lambda job, out, settings: seen.append(settings))
+    monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_WORKERS", "3")
+    monkeypatch.setenv("SAGEMAKER_MODEL_SERVER_TIMEOUT", "7")
+    trained("serve")
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    trained("serve", "--workers", "2", "--batch-rows", "9", "--max-wait-ms", "5")
+
+    assert (3, 7, False) == (seen[0].workers, seen[0].limits.timeout, seen[0].access_log)
+    assert (2, 9, True) == (seen[1].workers, seen[1].limits.batch_rows, seen[1].access_log)
+    assert 0.005 == seen[1].limits.max_wait

@@ -1,0 +1,244 @@
+"""Concurrent requests become one call of score().
+
+No timer: rows that arrive while the model is at work are its next batch, and a lone request is
+scored at once. A model of 30 µs costs 380 µs a call in scikit-learn, most of it checks, so a batch
+of 16 costs little more than one row.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+from slipway.errors import Busy, NotReady
+
+log = logging.getLogger("slipway.batching")
+
+
+class Gone(NotReady):
+    """The client went away while its rows waited; nobody reads the answer."""
+
+
+@dataclass(eq=False)
+class Client:
+    """Who waits for an answer; the server sets ``gone`` when the connection ends."""
+
+    gone: bool = False
+    began: float = field(default_factory=time.perf_counter)
+    tickets: list[Ticket] = field(default_factory=list)
+
+
+CLIENT: ContextVar[Client | None] = ContextVar("CLIENT", default=None)
+"""The client whose request this thread answers."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """The rows of one request, later with their answers or their error, and when what happened."""
+
+    rows: list[Any]
+    done: Callable[[Ticket], None]
+    deadline: float
+    client: Client | None = None
+    answers: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+    queued: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    ended: float = 0.0
+
+    def refused(self, now: float) -> Exception | None:
+        """Return why these rows are not worth scoring any more."""
+        if self.client and self.client.gone:
+            return Gone("the client went away")
+        if now > self.deadline:
+            return NotReady("the rows waited too long for the model; send them again")
+        return None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a scorer takes: rows of a batch and of the queue, seconds of a request."""
+
+    batch_rows: int = 256
+    queue_rows: int = 4096
+    timeout: float = 60.0
+    max_wait: float = 0.0
+
+
+Watch = Callable[[Sequence[Ticket], float], None]
+
+
+class Batcher:
+    """Calls ``answers(rows)`` from one thread at a time, with the rows of many requests.
+
+    ``watch`` is told of the tickets of each batch and the seconds they took. Where ``answers``
+    raises, the batch is halved until the request whose rows are to blame is alone with its error.
+    """
+
+    def __init__(
+        self,
+        answers: Callable[[list[Any]], list[Any]],
+        limits: Limits | None = None,
+        watch: Watch = lambda tickets, seconds: None,
+    ) -> None:
+        self.answers = answers
+        self.limits = limits or Limits()
+        self.watch = watch
+        self.queue: deque[Ticket] = deque()
+        self.waiting = 0
+        self.busy = False
+        self.thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._filled = threading.Event()
+
+    def score(self, rows: list[Any]) -> list[Any]:
+        """Return one answer a row; raise Busy, NotReady or what score() raised for these rows."""
+        answered = threading.Lock()
+        answered.acquire()
+        ticket = self._ticket(rows, lambda _: answered.release(), CLIENT.get())
+        if not self._alone():
+            self._enqueue(ticket)
+            answered.acquire()
+        else:
+            try:
+                self._run([ticket])
+            finally:
+                self._hand_over()
+        if ticket.error:
+            raise ticket.error
+        return ticket.answers
+
+    def submit(
+        self, rows: list[Any], done: Callable[[Ticket], None], client: Client | None = None
+    ) -> Ticket:
+        """Queue rows; ``done`` is called in the scoring thread. Raises Busy."""
+        ticket = self._ticket(rows, done, client)
+        self._enqueue(ticket)
+        return ticket
+
+    def _ticket(
+        self, rows: list[Any], done: Callable[[Ticket], None], client: Client | None
+    ) -> Ticket:
+        ticket = Ticket(rows, done, time.perf_counter() + self.limits.timeout, client)
+        if client:
+            client.tickets.append(ticket)
+        return ticket
+
+    def _alone(self) -> bool:
+        """Take the model for this thread, where nobody has it nor waits for it."""
+        with self._lock:
+            alone = not (self.busy or self.queue or self.limits.max_wait)
+            self.busy = self.busy or alone
+            return alone
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        with self._lock:
+            if self.waiting and self.waiting + len(ticket.rows) > self.limits.queue_rows:
+                raise Busy(f"{self.waiting} rows wait already; send these again in a second")
+            self.queue.append(ticket)
+            self.waiting += len(ticket.rows)
+            if self.waiting >= self.limits.batch_rows:
+                self._filled.set()
+            if not self.busy:
+                self.busy = True
+                self._call_thread()
+
+    def _hand_over(self) -> None:
+        """Leave the model to the scoring thread if rows have come meanwhile."""
+        with self._lock:
+            if self.queue:
+                self._call_thread()
+            else:
+                self.busy = False
+
+    def _call_thread(self) -> None:
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._serve, daemon=True, name="scoring")
+            self.thread.start()
+        self._wake.put(None)
+
+    def _serve(self) -> None:
+        while True:
+            self._wake.get()
+            if self.limits.max_wait:
+                self._filled.wait(self.limits.max_wait)
+            while batch := self._draw():
+                self._run(batch)
+
+    def _draw(self) -> list[Ticket]:
+        """Take the next batch off the queue; without one the model is free."""
+        batch: list[Ticket] = []
+        dropped: list[Ticket] = []
+        room, now = self.limits.batch_rows, time.perf_counter()
+        with self._lock:
+            while self.queue and (not batch or len(self.queue[0].rows) <= room):
+                ticket = self.queue.popleft()
+                self.waiting -= len(ticket.rows)
+                ticket.error = ticket.refused(now)
+                if ticket.error:
+                    dropped.append(ticket)
+                else:
+                    batch.append(ticket)
+                    room -= len(ticket.rows)
+            self._filled.clear()
+            self.busy = bool(batch)
+        for ticket in dropped:
+            _tell(ticket)
+        return batch
+
+    def _run(self, batch: Sequence[Ticket]) -> None:
+        began = time.perf_counter()
+        for ticket in batch:
+            ticket.began = began
+        self._settle(batch)
+        ended = time.perf_counter()
+        for ticket in batch:
+            ticket.ended = ended
+        try:
+            self.watch(batch, ended - began)  # first: what is answered must be in the score log
+        except Exception:
+            log.exception("a batch was not counted")
+        for ticket in batch:
+            _tell(ticket)
+
+    def _settle(self, batch: Sequence[Ticket]) -> None:
+        """Give each ticket its answers, or its error."""
+        rows = [row for ticket in batch for row in ticket.rows]
+        try:
+            found = self._in_slices(rows)
+        except BaseException as error:  # whatever a job raises, those who wait must be told
+            if len(batch) == 1:
+                batch[0].error = error if isinstance(error, Exception) else RuntimeError(error)
+                return
+            half = math.ceil(len(batch) / 2)
+            self._settle(batch[:half])
+            self._settle(batch[half:])
+            return
+        start = 0
+        for ticket in batch:
+            ticket.answers = found[start : start + len(ticket.rows)]
+            start += len(ticket.rows)
+
+    def _in_slices(self, rows: list[Any]) -> list[Any]:
+        """Score rows, never more than the ceiling in one call: a request may hold more."""
+        step = self.limits.batch_rows
+        if len(rows) <= step:
+            return self.answers(rows)
+        slices = (rows[start : start + step] for start in range(0, len(rows), step))
+        return [answer for part in slices for answer in self.answers(part)]
+
+
+def _tell(ticket: Ticket) -> None:
+    try:
+        ticket.done(ticket)
+    except Exception:
+        log.exception("an answer was not delivered")

@@ -1,0 +1,27 @@
+"""How much of the machine this process may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many cores this process may use: its affinity, and a container's quota."""
+    found = len(os.sched_getaffinity(0))
+    return max(1, min(found, round(quota(cgroup) or found)))
+
+
+def quota(cgroup: Path) -> float | None:
+    """Return the CPU quota in cores, of cgroup v2 or v1; None where there is none."""
+    try:
+        limit, _, period = (cgroup / "cpu.max").read_text().partition(" ")
+    except OSError:
+        try:
+            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    if limit.strip() in ("max", "-1"):
+        return None
+    return int(limit) / int(period)

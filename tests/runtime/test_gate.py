@@ -1,0 +1,268 @@
+"""The gate before Flask: bodies within limits, slow and vanished clients, answers of both ways."""
+
+import asyncio
+import json
+import threading
+import time
+
+import pytest
+
+from slipway import gate
+from slipway.batching import Limits
+from slipway.scorer import create_app
+
+PATIENCE = 20
+
+
+class Headers(dict):
+    """Granian's headers, which are no mapping for Python."""
+
+    def get_all(self, name):
+        return [self[name]]
+
+
+class Scope:
+    """A request's head."""
+
+    def __init__(self, method, path, headers):
+        self.method, self.path, self.headers = method, path, Headers(headers)
+        self.query_string, self.http_version, self.scheme = "", "1.1", "http"
+        self.server, self.client = "127.0.0.1:80", "127.0.0.1:5000"
+
+
+class Proto:
+    """One exchange as granian has it; ``parts`` of the body, None is a pause without end."""
+
+    def __init__(self, parts):
+        self.parts = list(parts)
+        self.answers, self.sent = [], []
+        self.left = asyncio.Event()
+
+    async def __call__(self):
+        return b"".join([part async for part in self])
+
+    async def __aiter__(self):
+        for part in self.parts:
+            if part is None:
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+            yield part
+
+    async def client_disconnect(self):
+        await self.left.wait()
+
+    def response_bytes(self, status, headers, body):
+        self.answers.append((status, {name.lower(): text for name, text in headers}, body))
+
+    def response_stream(self, status, headers):
+        self.answers.append((status, dict(headers), None))
+        return self
+
+    def send_bytes(self, part):
+        self.sent.append(part)
+
+
+@pytest.fixture
+def make(toy, finished_run):
+    """Return a function that makes the gate of a warm scorer."""
+
+    def make(**limits):
+        app = create_app(toy.job, finished_run / "out", background=False, limits=Limits(**limits))
+
+        @app.post("/wait")
+        def wait():
+            assert app.released.wait(PATIENCE)
+            return "waited"
+
+        @app.get("/stream")
+        def stream():
+            return (part for part in (b"one", b"two"))
+
+        app.released = threading.Event()
+        return gate.Gate(app, threads=1)
+
+    return make
+
+
+def exchange(site, *requests):
+    """Send requests at one time, each (method, path, headers, parts); return their answers."""
+
+    async def all_of_them():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        protos = [Proto(parts) for *_, parts in requests]
+        tasks = [
+            asyncio.ensure_future(site.__rsgi__(Scope(*head), proto))
+            for (*head, _), proto in zip(requests, protos, strict=True)
+        ]
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        site.__rsgi_del__(asyncio.get_running_loop())
+        return protos
+
+    return asyncio.run(all_of_them())
+
+
+def score(body, **more):
+    parts = body if isinstance(body, list) else [body]
+    known = sum(len(part or b"") for part in parts)
+    headers = {"content-type": "application/json", "content-length": str(known)} | more
+    return "POST", "/score", headers, parts
+
+
+ROW = b'{"text": "win a prize"}'
+
+
+def test_plain_rows_never_see_flask_and_are_answered_like_flask_does(make) -> None:
+    site = make()
+    straight, listed = exchange(site, score(ROW), score(b"[" + ROW + b"]"))
+    seen = site.app.full_dispatch_request
+    site.app.full_dispatch_request = lambda: pytest.fail("Flask was asked")
+    again, *_ = exchange(site, score(ROW))
+    site.app.full_dispatch_request = seen
+    (through,) = exchange(site, score(ROW, accept="application/json;q=0.9"))
+    (status, headers, body) = straight.answers[0]
+
+    assert (200, "application/json") == (status, headers["content-type"])
+    assert json.loads(body) == json.loads(listed.answers[0][2])[0]
+    assert [a[2] for a in again.answers] == [body]
+    assert json.loads(body) == json.loads(through.answers[0][2])
+
+
+@pytest.mark.parametrize(
+    ("body", "more", "status"),
+    [
+        (b'{"text": 7}', {}, 422),
+        (b"{", {}, 400),
+        (b"[]", {}, 200),
+        (ROW, {"content-type": "text/plain"}, 415),
+        (b'{"text": "explode"}', {}, 500),
+    ],
+)
+def test_what_is_wrong_is_told_once_with_the_request_id(make, body, more, status) -> None:
+    (proto,) = exchange(make(), score(body, **more, **{"x-request-id": "mine-7"}))
+
+    assert [status] == [code for code, *_ in proto.answers]
+    assert "mine-7" == proto.answers[0][1]["x-request-id"]
+    assert b"secret" not in proto.answers[0][2]
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread_and_then_discarded(make) -> None:
+    parts = [b"x" * 1000] * 3
+    (proto,) = exchange(make(), score(parts))
+
+    assert [(413, "close")] == [(code, h["connection"]) for code, h, _ in proto.answers]
+
+
+def test_a_body_without_a_length_is_cut_at_the_limit(make) -> None:
+    class Endless(list):
+        def __iter__(self):
+            while True:
+                yield b"x" * 1000
+
+    headers = {"content-type": "application/json", "transfer-encoding": "chunked"}
+    site = make(timeout=0.05)
+    (proto,) = exchange(site, ("POST", "/score", headers, []))
+    assert 400 == proto.answers[0][0]
+
+    async def endless():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        proto = Proto([])
+        proto.parts = Endless()
+        await asyncio.wait_for(site.__rsgi__(Scope("POST", "/score", headers), proto), PATIENCE)
+        return proto
+
+    assert [413] == [code for code, *_ in asyncio.run(endless()).answers]
+    assert 0 == site.buffered
+
+
+@pytest.mark.parametrize("size", [100, 1900])
+def test_a_body_that_does_not_arrive_is_408_and_holds_no_thread(make, monkeypatch, size) -> None:
+    monkeypatch.setattr(gate, "SWEEP", 0.01)
+    monkeypatch.setattr(gate, "SMALL", 1000)
+    head = {"content-type": "application/json", "content-length": str(size)}
+    slow = [("POST", "/score", head, [b"{", None])] * 50
+    *protos, good = exchange(make(timeout=0.05), *slow, score(ROW))
+
+    assert {408} == {proto.answers[0][0] for proto in protos}
+    assert 200 == good.answers[0][0]
+
+
+def test_health_answers_while_every_other_thread_waits_and_a_full_lane_is_429(
+    make, monkeypatch
+) -> None:
+    monkeypatch.setattr(gate, "QUEUED", 1)
+    site = make()
+    post = ("POST", "/wait", {"content-length": "0"}, [])
+
+    async def crowd():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        waiting = [Proto([]) for _ in range(2)]
+        tasks = [asyncio.ensure_future(site.__rsgi__(Scope(*post[:3]), p)) for p in waiting]
+        await asyncio.sleep(0)
+        refused, health = Proto([]), Proto([])
+        await site.__rsgi__(Scope(*post[:3]), refused)
+        await asyncio.wait_for(site.__rsgi__(Scope("GET", "/readyz", {}), health), PATIENCE)
+        assert not waiting[0].answers
+        site.app.released.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        return refused, health, waiting
+
+    refused, health, waiting = asyncio.run(crowd())
+
+    assert (429, "1") == (refused.answers[0][0], refused.answers[0][1]["retry-after"])
+    assert 200 == health.answers[0][0]
+    assert [200, 200] == [proto.answers[0][0] for proto in waiting]
+
+
+def test_a_client_that_went_away_while_it_waited_is_not_asked_for(make, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "SWEEP", 0.005)
+    site = make()
+    calls = []
+    inner = site.service.batcher.answers
+
+    async def leave():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        released = threading.Event()
+        entered = threading.Event()
+
+        def held(rows):
+            calls.append([row.text for row in rows])
+            entered.set()
+            assert released.wait(PATIENCE)
+            return inner(rows)
+
+        site.service.batcher.answers = held
+        first, left, stays = Proto([ROW]), Proto([b'{"text":"left"}']), Proto([b'{"text":"b"}'])
+        tasks = [asyncio.ensure_future(site.__rsgi__(Scope(*score(ROW)[:3]), first))]
+        while not entered.is_set():
+            await asyncio.sleep(0.001)
+        for proto in (left, stays):
+            head = score(proto.parts[0])[:3]
+            tasks.append(asyncio.ensure_future(site.__rsgi__(Scope(*head), proto)))
+        left.left.set()
+        end = time.monotonic() + PATIENCE
+        while not any(one.gone for one in site.open) and time.monotonic() < end:
+            await asyncio.sleep(0.001)
+        released.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        return first, stays
+
+    first, stays = asyncio.run(leave())
+
+    assert [200, 200] == [first.answers[0][0], stays.answers[0][0]]
+    assert [["win a prize"], ["b"]] == calls
+
+
+def test_a_streamed_answer_is_sent_part_by_part(make) -> None:
+    (proto,) = exchange(make(), ("GET", "/stream", {}, []))
+
+    assert [b"one", b"two"] == proto.sent
+    assert [200] == [code for code, *_ in proto.answers]
+
+
+def test_the_answers_of_both_ways_are_counted_by_route(make) -> None:
+    site = make()
+    exchange(site, score(ROW), score(b"{"), ("GET", "/nowhere", {}, []), score([b"x" * 3000]))
+    text = site.service.metrics.text().decode()
+
+    for route, status in (("/score", 200), ("/score", 400), ("unknown", 404), ("/score", 413)):
+        assert f'slipway_requests_total{{route="{route}",status="{status}"}} 1.0' in text
