@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--job", action="append", default=[], help="Test this job only; repeatable.")
+    parser.addoption(
+        "--shards", type=int, default=8, help="Of a batch of containers in tests/chaos."
+    )
     parser.addoption("--runs", type=int, default=2, help="Batches that tests/chaos disturbs.")
 
 

@@ -60,7 +60,13 @@ def client() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def work(folder: Path, root: Path, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Work:
+def work(
+    folder: Path,
+    root: Path,
+    client: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Work:
     """A trained job and rows to score; each test adds where its parts go."""
     spec = JobSpec.read(folder)
     image = build.build_job(client, root, spec)
@@ -76,7 +82,14 @@ def work(folder: Path, root: Path, client: Any, tmp_path_factory: pytest.TempPat
     source = place / "rows.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for _ in range(ROWS)))
     mounts = {**artifacts, source: ("/input/rows.jsonl", "ro")}
-    return Work(name, arguments=(), shards=40, mounts=mounts, retries=8, **common)
+    return Work(
+        name,
+        arguments=(),
+        shards=pytestconfig.getoption("--shards"),
+        mounts=mounts,
+        retries=8,
+        **common,
+    )
 
 
 def example(client: Any, image: Any) -> dict[str, Any]:

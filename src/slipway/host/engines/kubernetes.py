@@ -49,7 +49,7 @@ def manifest(work: Work) -> dict[str, Any]:
         "maxFailedIndexes": work.max_failed,
         "podFailurePolicy": {"rules": failure_rules()},
         "ttlSecondsAfterFinished": DAY,
-        "template": {"metadata": {"labels": labels}, "spec": pod(work)},
+        "template": {"metadata": {"labels": dict(labels)}, "spec": pod(work)},
     }
     if work.minutes:
         spec["activeDeadlineSeconds"] = int(work.minutes * 60)
