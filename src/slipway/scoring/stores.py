@@ -29,8 +29,8 @@ from slipway.errors import DataUnavailable, Retryable
 
 REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "403", "404")
 FULL = (errno.ENOSPC, errno.EDQUOT)
-ATTEMPTS = 8
-PAUSES = (0.2, 1.0, 4.0)
+ATTEMPTS = 5
+PAUSES = (0.2, 1.0, 5.0, 15.0)
 PIECE = 16 * 2**20
 LOOKAHEAD = 2**20
 
@@ -379,7 +379,8 @@ def _s3(bucket: str) -> Any:
         scheme=split.scheme or None,
         endpoint_override=split.netloc or None,
         connect_timeout=10,
-        request_timeout=60,
+        request_timeout=30,
+        allow_delayed_open=True,  # a small object is one request
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         tls_ca_file_path=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE"),
     )
