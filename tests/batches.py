@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slipway.errors import SlipwayError
 from slipway.host import batch
-from slipway.host.engines import Engine, Work
+from slipway.host.engines import Engine, Work, local
 from slipway.spec import Resources
 
 PROGRAM = Path(__file__).parent / "host" / "scoring.py"
@@ -21,6 +22,7 @@ QUICK = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 4,
 }
+PATIENCE = 10
 STORE = {"object_store_memory": 80 * 2**20, "memory": 2**30}
 
 
@@ -66,7 +68,8 @@ def drive(engine: Engine, work: Work, folder: Path) -> batch.Batch:
     """Bring a batch to its end and return its state."""
     state = batch.open_batch(folder, work.count, {"fingerprint": ""})
     try:
-        batch.Drive(state, engine, work, batch.Caps(), str(folder / "parts")).run([])
+        caps = batch.Caps(minutes=PATIENCE)  # a batch that hangs is a failure, not a wait
+        batch.Drive(state, engine, work, caps, str(folder / "parts")).run([])
     finally:
         engine.close()
     return state
@@ -78,3 +81,18 @@ def rows_in(folder: Path) -> list[int]:
     return sorted(
         json.loads(line)["line"] for part in parts for line in part.read_text().splitlines()
     )
+
+
+def finish(work: Work, folder: Path, allowed: tuple[int, ...] = (0,)) -> SlipwayError | None:
+    """Bring a batch to an end and return its error, if any; another than an expected one fails."""
+    state = batch.open_batch(folder, work.count, {"fingerprint": ""})
+    running = local.open_engine(work)
+    try:
+        batch.Drive(state, running, work, batch.Caps(minutes=PATIENCE), "").run([])
+    except SlipwayError as error:
+        if error.exit_code in (33, *allowed):
+            return error
+        raise
+    finally:
+        running.close()
+    return None

@@ -21,7 +21,7 @@ from tests import batches
 from tests.chaos import disorder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
-SHARDS, ROWS = 40, 400
+SHARDS, ROWS, RAYLETS = 40, 400, 4
 KILOBYTES = 512  # what the parts need with room to spare, but not beside the ballast
 
 
@@ -34,7 +34,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     pytest.importorskip("ray")
-    with batches.cluster(4) as found:
+    with batches.cluster(RAYLETS) as found:
         yield found
 
 
@@ -88,12 +88,15 @@ def test_workers_and_raylets_are_killed(tmp_path: Path, run: int, cluster: Any) 
 
     rng = random.Random(run)
     work = batches.work_of(tmp_path, ROWS, SHARDS, PAUSE="0.4")
+    while len(cluster.worker_nodes) < RAYLETS:  # the run before lost some
+        cluster.add_node(num_cpus=1, **batches.STORE)
     engine = ray.open_engine(replace(work, places={"address": cluster.address}))
+    nodes = sorted(cluster.worker_nodes, key=lambda node: node.node_id)
+    doomed = rng.sample(nodes, RAYLETS // 2)
 
     def raylet(sign: signal.Signals) -> None:
-        one = rng.choice(sorted(cluster.worker_nodes, key=lambda node: node.node_id))
-        cluster.remove_node(one, allow_graceful=sign == signal.SIGTERM)
-        cluster.add_node(num_cpus=1, **batches.STORE)
+        if doomed:
+            cluster.remove_node(doomed.pop(), allow_graceful=sign == signal.SIGTERM)
 
     def victims() -> list[disorder.Blow]:
         inside = disorder.processes("scoring.py", str(tmp_path))

@@ -1,10 +1,8 @@
 """The same with a job's own image: killed containers, a disk that fills, a store that fails."""
 
 import json
-import os
 import random
 import shutil
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,67 +10,13 @@ from typing import Any
 
 import pytest
 
-from slipway.errors import SlipwayError
-from slipway.host import batch, build, engine
-from slipway.host.engines import LABEL, Work, local
-from slipway.spec import JobSpec
+from slipway.host.engines import LABEL, Work
+from tests.batches import finish
 from tests.chaos import disorder
 
-SHARDS, ROWS = 40, 400
+ROWS = 400  # as tests/chaos/conftest.py writes
 BUCKET = "rows"
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="session")
-def client() -> Iterator[Any]:
-    try:
-        found = engine.connect()
-    except engine.EngineAbsent as error:
-        pytest.skip(str(error))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="session")
-def work(folder: Path, root: Path, client: Any, tmp_path_factory: pytest.TempPathFactory) -> Work:
-    """A trained job and rows to score; each test adds where its parts go."""
-    spec = JobSpec.read(folder)
-    image = build.build_job(client, root, spec)
-    place = tmp_path_factory.mktemp(spec.name)
-    common: dict[str, Any] = {"image": image.id, "needs": spec.resources, "logs": place}
-    artifacts = {place / "artifacts": ("/artifacts", "rw")}
-    (place / "artifacts").mkdir()
-    name = f"slipway-chaos-{os.getpid()}"
-    train = Work(f"{name}-run", arguments=("run", "--data", "sample"), shards=None,
-                 mounts=artifacts, **common)  # fmt: skip
-    finish(train, place / "run", allowed=(0, 3))
-    row = example(client, image)
-    source = place / "rows.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for _ in range(ROWS)))
-    mounts = {**artifacts, source: ("/input/rows.jsonl", "ro")}
-    return Work(name, arguments=(), shards=SHARDS, mounts=mounts, retries=8, **common)
-
-
-def example(client: Any, image: Any) -> dict[str, Any]:
-    """Return a row made of the schema's examples."""
-    shown = json.loads(client.containers.run(image.id, ["show"], remove=True))
-    fields = shown["input"]["properties"].items()
-    return {name: entry["examples"][0] for name, entry in fields if "examples" in entry}
-
-
-def finish(work: Work, folder: Path, allowed: tuple[int, ...] = (0,)) -> SlipwayError | None:
-    """Bring a batch to an end and return its error, if any; another than an expected one fails."""
-    state = batch.open_batch(folder, work.count, {"fingerprint": ""})
-    running = local.open_engine(work)
-    try:
-        batch.Drive(state, running, work, batch.Caps(), "").run([])
-    except SlipwayError as error:
-        if error.exit_code in (33, *allowed):
-            return error
-        raise
-    finally:
-        running.close()
-    return None
 
 
 def placed(work: Work, source: str, parts: str, folder: Path, **more: Any) -> Work:
