@@ -142,7 +142,7 @@ def _limit_threads(number: int) -> None:
     """Let the libraries of each worker use so many threads, unless the user said otherwise."""
     ours = [name for name in THREAD_VARIABLES if name not in os.environ]
     os.environ |= dict.fromkeys(ours, str(number))
-    os.environ[OURS] = " ".join([os.environ.get(OURS, ""), *ours])
+    os.environ[OURS] = " ".join([os.environ[OURS], *ours])
 
 
 def _load_once(job: Job, out: Path) -> Any:
@@ -199,11 +199,13 @@ def _metrics_folder() -> Iterator[None]:
     shm = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="slipway-", dir=shm if os.access(shm, os.W_OK) else None)
     os.environ[METRICS_FOLDER] = folder
-    os.environ[OURS] = f"{os.environ.get(OURS, '')} {METRICS_FOLDER}"
+    os.environ[OURS] = METRICS_FOLDER
     try:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for name in os.environ.pop(OURS).split():
+            os.environ.pop(name, None)
 
 
 def _run_granian(
