@@ -17,6 +17,7 @@ import mmap
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -174,7 +175,10 @@ def _waiting(host: str, port: int, board: Board) -> Iterator[int]:
     process = multiprocessing.get_context("fork").Process(
         target=wait, args=(listener, board.settled), daemon=True, name="waiting"
     )
+    # until the child has its own answer to SIGTERM, ours would unwind our stack there
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     process.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     listener.close()
     try:
         yield bound

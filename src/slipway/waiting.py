@@ -22,6 +22,7 @@ HEAD = 16 * 1024
 def wait(listener: socket.socket, settled: Callable[[], bool]) -> None:
     """Answer until ``settled()``, or until the server's first process is gone."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asyncio.run(_serve(listener, settled, os.getppid()))
 
