@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+FRAMING = ("transfer-encoding", "content-length", "connection", "expect")
 Blow = Callable[[signal.Signals], object]
 
 
@@ -101,29 +102,42 @@ class Unreliable(BaseHTTPRequestHandler):
 
     def pass_on(self) -> None:
         """Answer one request, or not."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b"".join(self.chunks())
         fate = self.rng.random()
         if fate < self.share:
             self.answer(500, {}, b"<Error><Code>InternalError</Code></Error>", 1.0)
             return
         line = http.client.HTTPConnection(*self.origin)
-        line.request(self.command, self.path, body, dict(self.headers))
+        headers = {name: text for name, text in self.headers.items() if name.lower() not in FRAMING}
+        line.request(self.command, self.path, body, headers)
         answer = line.getresponse()
         content = answer.read()
         line.close()
         whole = 0.5 if fate < 2 * self.share else 1.0
         self.answer(answer.status, dict(answer.headers), content, whole)
 
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body, which a store's client may send in chunks without a length."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():  # trailers
+            pass
+
     def answer(self, code: int, headers: dict[str, str], content: bytes, whole: float) -> None:
         """Send an answer, or a part of one that says it is longer."""
         self.send_response_only(code)
         for name, text in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+            if name.lower() not in FRAMING:
                 self.send_header(name, text)
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else len(content)
         self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(content[: int(len(content) * whole)])
+        if self.command != "HEAD":
+            self.wfile.write(content[: int(len(content) * whole)])
         self.close_connection = whole < 1
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815
