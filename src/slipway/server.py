@@ -94,10 +94,10 @@ def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -
 
 
 class Board:
-    """A byte for each worker, and one for the drain, in memory that all processes share."""
+    """What all processes must know, in shared memory: drain, who has the port, a byte a worker."""
 
     def __init__(self, workers: int) -> None:
-        self.bytes = mmap.mmap(-1, 1 + workers)
+        self.bytes = mmap.mmap(-1, 2 + workers)
 
     def drain(self) -> None:
         """Tell every process that the server is about to leave."""
@@ -109,11 +109,19 @@ class Board:
 
     def settle(self, worker: int) -> None:
         """Note that a worker has its model, or knows that it cannot have it."""
-        self.bytes[1 + worker] = 1
+        self.bytes[2 + worker] = 1
 
     def settled(self) -> bool:
         """Tell whether every worker has settled."""
-        return all(self.bytes[1:])
+        return all(self.bytes[2:])
+
+    def hand_over(self) -> None:
+        """Note that the workers alone have the port."""
+        self.bytes[1] = 1
+
+    def handed_over(self) -> bool:
+        """Tell whether the workers alone have the port: else a ready server may still say 503."""
+        return self.bytes[1] == 1
 
 
 def serve_forever(job: Job, out: Path, settings: Settings) -> None:
@@ -173,7 +181,7 @@ def _waiting(host: str, port: int, board: Board) -> Iterator[int]:
     listener = _listen(host, port)
     bound = int(listener.getsockname()[1])
     process = multiprocessing.get_context("fork").Process(
-        target=wait, args=(listener, board.settled), daemon=True, name="waiting"
+        target=wait, args=(listener, board.settled, board.hand_over), daemon=True, name="waiting"
     )
     # until the child has its own answer to SIGTERM, ours would unwind our stack there
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -270,7 +278,7 @@ def _application(
 
     app = create_app(
         job, out, settings.score_log, form=settings.form, background=False, loaded=loaded,
-        draining=board.draining, settled=board.settled, limits=settings.limits,
+        draining=board.draining, settled=board.handed_over, limits=settings.limits,
         access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
     app.extensions["slipway-runs"].start()

@@ -20,15 +20,18 @@ POLL = 0.005
 HEAD = 16 * 1024
 
 
-def wait(listener: socket.socket, settled: Callable[[], bool]) -> None:
-    """Answer until ``settled()``, or until the server's first process is gone."""
+def wait(listener: socket.socket, settled: Callable[[], bool], left: Callable[[], None]) -> None:
+    """Answer until ``settled()``, or the server's first process is gone; then call ``left``."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_serve(listener, settled, os.getppid()))
+    asyncio.run(_serve(listener, settled, left))
 
 
-async def _serve(listener: socket.socket, settled: Callable[[], bool], parent: int) -> None:
+async def _serve(
+    listener: socket.socket, settled: Callable[[], bool], left: Callable[[], None]
+) -> None:
+    parent = os.getppid()
     open_: set[asyncio.Task[None]] = set()
 
     def take_all() -> None:
@@ -47,6 +50,7 @@ async def _serve(listener: socket.socket, settled: Callable[[], bool], parent: i
     loop.remove_reader(listener)
     take_all()
     listener.close()
+    left()
     if open_:
         await asyncio.wait(open_, timeout=PATIENCE)
 
