@@ -76,7 +76,7 @@ class Service:
     state: str = "loading"
     draining: Callable[[], bool] = lambda: False
     settled: Callable[[], bool] = lambda: True
-    """Whether every worker has its model: only then is the server ready."""
+    """Whether every worker has its model and the port: only then is the server ready."""
     limits: Limits = field(default_factory=Limits)
     access_log: bool = False
 

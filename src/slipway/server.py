@@ -17,6 +17,7 @@ import mmap
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -93,10 +94,10 @@ def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -
 
 
 class Board:
-    """A byte for each worker, and one for the drain, in memory that all processes share."""
+    """What all processes must know, in shared memory: drain, who has the port, a byte a worker."""
 
     def __init__(self, workers: int) -> None:
-        self.bytes = mmap.mmap(-1, 1 + workers)
+        self.bytes = mmap.mmap(-1, 2 + workers)
 
     def drain(self) -> None:
         """Tell every process that the server is about to leave."""
@@ -108,11 +109,19 @@ class Board:
 
     def settle(self, worker: int) -> None:
         """Note that a worker has its model, or knows that it cannot have it."""
-        self.bytes[1 + worker] = 1
+        self.bytes[2 + worker] = 1
 
     def settled(self) -> bool:
         """Tell whether every worker has settled."""
-        return all(self.bytes[1:])
+        return all(self.bytes[2:])
+
+    def hand_over(self) -> None:
+        """Note that the workers alone have the port."""
+        self.bytes[1] = 1
+
+    def handed_over(self) -> bool:
+        """Tell whether the workers alone have the port: else a ready server may still say 503."""
+        return self.bytes[1] == 1
 
 
 def serve_forever(job: Job, out: Path, settings: Settings) -> None:
@@ -142,7 +151,7 @@ def _limit_threads(number: int) -> None:
     """Let the libraries of each worker use so many threads, unless the user said otherwise."""
     ours = [name for name in THREAD_VARIABLES if name not in os.environ]
     os.environ |= dict.fromkeys(ours, str(number))
-    os.environ[OURS] = " ".join([os.environ.get(OURS, ""), *ours])
+    os.environ[OURS] = " ".join([os.environ[OURS], *ours])
 
 
 def _load_once(job: Job, out: Path) -> Any:
@@ -172,9 +181,12 @@ def _waiting(host: str, port: int, board: Board) -> Iterator[int]:
     listener = _listen(host, port)
     bound = int(listener.getsockname()[1])
     process = multiprocessing.get_context("fork").Process(
-        target=wait, args=(listener, board.settled), daemon=True, name="waiting"
+        target=wait, args=(listener, board.settled, board.hand_over), daemon=True, name="waiting"
     )
+    # until the child has its own answer to SIGTERM, ours would unwind our stack there
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     process.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     listener.close()
     try:
         yield bound
@@ -199,11 +211,13 @@ def _metrics_folder() -> Iterator[None]:
     shm = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="slipway-", dir=shm if os.access(shm, os.W_OK) else None)
     os.environ[METRICS_FOLDER] = folder
-    os.environ[OURS] = f"{os.environ.get(OURS, '')} {METRICS_FOLDER}"
+    os.environ[OURS] = METRICS_FOLDER
     try:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for name in os.environ.pop(OURS).split():
+            os.environ.pop(name, None)
 
 
 def _run_granian(
@@ -264,7 +278,7 @@ def _application(
 
     app = create_app(
         job, out, settings.score_log, form=settings.form, background=False, loaded=loaded,
-        draining=board.draining, settled=board.settled, limits=settings.limits,
+        draining=board.draining, settled=board.handed_over, limits=settings.limits,
         access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
     app.extensions["slipway-runs"].start()

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 PATIENCE = 5
 """Seconds in which a client must have sent its request, or read its answer."""
@@ -19,35 +20,51 @@ POLL = 0.005
 HEAD = 16 * 1024
 
 
-def wait(listener: socket.socket, settled: Callable[[], bool]) -> None:
-    """Answer until ``settled()``, or until the server's first process is gone."""
+def wait(listener: socket.socket, settled: Callable[[], bool], left: Callable[[], None]) -> None:
+    """Answer until ``settled()``, or the server's first process is gone; then call ``left``."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_serve(listener, settled, os.getppid()))
+    asyncio.run(_serve(listener, settled, left))
 
 
-async def _serve(listener: socket.socket, settled: Callable[[], bool], parent: int) -> None:
+async def _serve(
+    listener: socket.socket, settled: Callable[[], bool], left: Callable[[], None]
+) -> None:
+    parent = os.getppid()
     open_: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
-        open_.add(task)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await _answer(reader, writer)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
-            open_.discard(task)
+    def take_all() -> None:
+        """Accept whoever is in the queue, so that none is in it when the listener goes."""
+        with suppress(BlockingIOError):
+            while True:
+                task = asyncio.create_task(_attend(listener.accept()[0]))
+                open_.add(task)
+                task.add_done_callback(open_.discard)
 
-    server = await asyncio.start_server(connected, sock=listener, limit=HEAD, backlog=1024)
+    listener.setblocking(False)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(listener, take_all)
     while not settled() and os.getppid() == parent:
         await asyncio.sleep(POLL)
-    server.close()
+    loop.remove_reader(listener)
+    take_all()
+    listener.close()
+    left()
     if open_:
         await asyncio.wait(open_, timeout=PATIENCE)
+
+
+async def _attend(client: socket.socket) -> None:
+    client.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=client, limit=HEAD)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await _answer(reader, writer)
+    except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        writer.close()
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,7 @@
 """What a user gets wrong ends with a code of the contract and a message to act on."""
 
 import re
+import shutil
 
 import pytest
 
@@ -35,9 +36,7 @@ def dataset(subject):
 def modelled(trained, make_folder):
     """A copy of the artifacts with nothing but the model."""
     place = make_folder()
-    (place / "model").mkdir()
-    for path in (trained / "model").iterdir():
-        (place / "model" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(trained / "model", place / "model", copy_function=shutil.copyfile)
     return make_folder(place)
 
 

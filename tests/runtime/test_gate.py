@@ -133,7 +133,7 @@ def test_plain_rows_never_see_flask_and_are_answered_like_flask_does(make) -> No
         (b'{"text": 7}', {}, 422),
         (b"{", {}, 400),
         (b"[]", {}, 200),
-        (ROW, {"content-type": "text/plain"}, 415),
+        (ROW, {"content-type": "application/xml"}, 415),
         (b'{"text": "explode"}', {}, 500),
     ],
 )

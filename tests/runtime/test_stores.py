@@ -28,25 +28,38 @@ INTERNAL = b"<Error><Code>InternalError</Code><Message>Try again</Message></Erro
 
 
 class Flaky(BaseHTTPRequestHandler):
-    """Passes requests on; answers every third with 500 and cuts every fifth in the middle."""
+    """Passes requests on; answers some with 500 and cuts others in the middle."""
 
     protocol_version = "HTTP/1.1"
     seen = 0
     down = False
+    down_after = 10**9
     origin = ("", 0)
 
     def pass_on(self) -> None:
         type(self).seen += 1
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.down or self.seen % 3 == 0:
+        body = self.body()
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "transfer-encoding"}
+        if self.down or self.seen > self.down_after or self.seen % 7 == 6:
             self.answer(500, {"Content-Type": "application/xml"}, INTERNAL)
             return
-        line = http.client.HTTPConnection(*self.origin)
-        line.request(self.command, self.path, body, dict(self.headers))
+        line = http.client.HTTPConnection(*self.origin, timeout=10)
+        line.request(self.command, self.path, body, headers)
         answer = line.getresponse()
         content = answer.read()
-        self.answer(answer.status, dict(answer.headers), content, cut=self.seen % 5 == 0)
+        self.answer(answer.status, dict(answer.headers), content, cut=self.seen % 11 == 5)
         line.close()
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        return found
 
     def answer(self, code, headers, content, cut=False) -> None:
         self.send_response_only(code)
@@ -84,6 +97,7 @@ def s3(server, monkeypatch):
     """Point the usual variables at a server, and make a bucket."""
     import boto3
 
+    monkeypatch.setattr(stores, "PAUSES", (0.0,) * 4)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -125,7 +139,7 @@ def test_shards_from_and_into_a_store_are_merged_there(s3, flaky, score, capsys,
     s3.put_object(Bucket="rows", Key="in/a.jsonl", Body=ROWS)
     if kind == "flaky":
         s3.use(flaky.server_address)
-    for shard in ("0/3", "1/3", "2/3", "2/3"):
+    for shard in ("0/2", "1/2", "1/2"):
         score("s3://rows/in/a.jsonl", "s3://rows/parts", shard)
 
     assert "is finished; skipped" in capsys.readouterr().err
@@ -160,6 +174,7 @@ def test_a_large_upload_that_breaks_is_never_completed(s3, flaky, tmp_path, monk
     monkeypatch.setattr(stores, "ATTEMPTS", 1)
     monkeypatch.setattr(stores, "PAUSES", ())
     s3.use(flaky.server_address)
+    flaky.handler.down_after = 3  # the upload's beginning and two of its pieces
     part = stores.Staged("s3://rows/large.bin")
     part.write(bytes(40 * 2**20))
     with pytest.raises(Retryable):

@@ -17,13 +17,15 @@ def place(monkeypatch):
     """Answer in a thread; give the port and what ends it."""
     monkeypatch.setattr(waiting.signal, "signal", lambda *_: None)
     listener = socket.create_server(("127.0.0.1", 0))
-    settled = threading.Event()
-    thread = threading.Thread(target=waiting.wait, args=(listener, settled.is_set))
+    settled, left = threading.Event(), threading.Event()
+    thread = threading.Thread(target=waiting.wait, args=(listener, settled.is_set, left.set))
     thread.start()
     yield listener.getsockname()[1], settled, thread
+    assert left.is_set() == settled.is_set()
     settled.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()
+    assert left.is_set()
 
 
 def ask(port, method, path, body=None):

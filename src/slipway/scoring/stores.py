@@ -1,7 +1,8 @@
 """Where files are: this machine, or a store behind ``s3://``, ``gs://``, ``az://``.
 
-The stores are the ones compiled into pyarrow; any other scheme goes to fsspec. An output is
-staged on this machine and put in place whole: renamed here, uploaded there.
+S3 is reached by s3fs, Google's and Azure's stores by what is compiled into pyarrow, any other
+scheme by what fsspec finds. An output is staged on this machine and put in place whole: renamed
+here, uploaded there.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from slipway.errors import DataUnavailable, Retryable
 
 REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET", "403", "404")
 FULL = (errno.ENOSPC, errno.EDQUOT)
-ATTEMPTS = 8
-PAUSES = (0.2, 1.0, 4.0)
+CLIENTS = ("botocore", "aiobotocore", "aiohttp", "asyncio")
+"""Libraries whose errors are a store's: theirs are no OSError."""
+ATTEMPTS = 5
+PAUSES = (0.2, 1.0, 5.0, 15.0)
 PIECE = 16 * 2**20
 LOOKAHEAD = 2**20
 
@@ -224,7 +227,7 @@ class Staged:
         self.address = address
         self.part: Path | None = None
         if not is_local(address):
-            self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+            self.file: IO[bytes] = tempfile.NamedTemporaryFile()  # noqa: SIM115
             return
         path = Path(address)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -295,13 +298,12 @@ def _sweep(path: Path) -> None:
 
 
 def _upload(address: str, file: IO[bytes]) -> None:
-    """Copy a file into a store, whole.
-
-    pyarrow completes an upload when its stream is closed or dropped, half-written or not. So
-    the upload has its own thread, and when this one is told to leave, the process ends at once.
-    """
-    failure: list[BaseException] = []
-    thread = threading.Thread(target=_copy, args=(address, file, failure), daemon=True)
+    """Copy a file into a store: whole, or not at all."""
+    store, path = _store(address)
+    if hasattr(store, "handler"):
+        _insisted(address, lambda: store.handler.fs.put_file(file.name, path, chunksize=PIECE))
+        return
+    thread = _Upload(address, file, store, path)
     thread.start()
     try:
         thread.join()
@@ -309,32 +311,41 @@ def _upload(address: str, file: IO[bytes]) -> None:
         os._exit(int(left.code or 0))
     except KeyboardInterrupt:
         os._exit(130)
-    if failure:
-        raise failure[0]
+    if thread.failure:
+        raise thread.failure
 
 
-def _copy(address: str, file: IO[bytes], failure: list[BaseException]) -> None:
-    store, path = _store(address)
+class _Upload(threading.Thread):
+    """An upload by pyarrow, which completes it when its stream is closed or dropped.
 
-    def once() -> None:
-        stream = store.open_output_stream(path)
+    So the upload has its own thread, and a process that is told to leave meanwhile ends at once.
+    """
+
+    abandoned: ClassVar[list[Any]] = []
+    """Streams of failed uploads: dropping one would complete its upload."""
+
+    def __init__(self, address: str, file: IO[bytes], store: Any, path: str) -> None:
+        super().__init__(daemon=True)
+        self.address, self.file, self.store, self.path = address, file, store, path
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Try it, some times."""
         try:
-            file.seek(0)
-            while piece := file.read(PIECE):
+            _insisted(self.address, self._once)
+        except BaseException as error:
+            self.failure = error
+
+    def _once(self) -> None:
+        stream = self.store.open_output_stream(self.path)
+        try:
+            self.file.seek(0)
+            while piece := self.file.read(PIECE):
                 stream.write(piece)
             stream.close()
         except BaseException:
-            _abandoned.append(stream)
+            self.abandoned.append(stream)
             raise
-
-    try:
-        _insisted(address, once)
-    except BaseException as error:
-        failure.append(error)
-
-
-_abandoned: list[Any] = []
-"""Streams of failed uploads: dropping one would complete its upload."""
 
 
 @contextmanager
@@ -344,8 +355,10 @@ def _told(address: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataUnavailable(f"{address}: no such file") from None
-    except OSError as error:
-        text = str(error)
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in CLIENTS:
+            raise
+        text = str(error) or type(error).__name__
         refused = isinstance(error, PermissionError) or any(word in text for word in REFUSALS)
         kind = DataUnavailable if refused else Retryable
         raise kind(f"{address}: {text}") from None
@@ -355,7 +368,7 @@ def _store(address: str) -> tuple[Any, str]:
     """Return the store of an address and the path in it."""
     scheme, _, path = address.partition("://")
     if scheme in ("s3", "s3a"):
-        return _s3(path.partition("/")[0]), path
+        return _s3(), path
     if scheme in ("gs", "gcs"):
         return _gcs(), path
     if scheme in ("az", "abfs", "abfss"):
@@ -364,25 +377,20 @@ def _store(address: str) -> tuple[Any, str]:
 
 
 @cache
-def _s3(bucket: str) -> Any:
+def _s3() -> Any:
+    """Return S3 with the usual AWS variables, and a limit of time for every request."""
+    import s3fs
     from pyarrow import fs
 
-    given = {name: os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")}
-    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    split = urlsplit(url or "")
-    region = given["AWS_REGION"] or given["AWS_DEFAULT_REGION"]
-    if not region and not url:
-        with suppress(OSError):
-            region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        region=region or "us-east-1",
-        scheme=split.scheme or None,
-        endpoint_override=split.netloc or None,
-        connect_timeout=10,
-        request_timeout=60,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        tls_ca_file_path=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE"),
-    )
+    patience = {"connect_timeout": 10, "read_timeout": 30}
+    retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
+    try:
+        return fs.PyFileSystem(fs.FSSpecHandler(s3fs.S3FileSystem(
+            config_kwargs=patience | {"retries": retries},
+            use_listings_cache=False, skip_instance_cache=True,
+        )))  # fmt: skip
+    except ValueError as error:
+        raise DataUnavailable(f"s3://: {error}") from None
 
 
 @cache

@@ -32,9 +32,11 @@ def open_engine(work: Work, handle: str = "") -> Cluster:
     from kubernetes.config import ConfigException
 
     try:
-        config.load_kube_config(context=work.places.get("context") or None)
+        config.load_kube_config(  # type: ignore[no-untyped-call]
+            context=work.places.get("context") or None
+        )
     except ConfigException:
-        config.load_incluster_config()
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
     return Cluster(work, client.BatchV1Api(), client.CoreV1Api())
 
 
