@@ -77,14 +77,9 @@ def vertex_adapters(taken: set[str]) -> list[Adapter]:
     return found
 
 
-def ready(service: Service) -> bool:
-    """Tell whether the model answers and the server stays."""
-    return service.state == "ready" and not service.draining()
-
-
 def ping(service: Service) -> Answer:
     """Answer 200 or 503 without a body."""
-    return Response(status=200 if ready(service) else 503)
+    return Response(status=200 if service.ready else 503)
 
 
 def execution_parameters(service: Service) -> Answer:
@@ -276,7 +271,7 @@ def live_v2(_: Service) -> Answer:
 
 def ready_v2(service: Service) -> Answer:
     """Tell whether the server is ready."""
-    return jsonify(ready=ready(service)), 200 if ready(service) else 503
+    return jsonify(ready=service.ready), 200 if service.ready else 503
 
 
 def model_v2(service: Service, version: str | None = None) -> Answer:
@@ -294,7 +289,7 @@ def model_v2(service: Service, version: str | None = None) -> Answer:
 def model_ready(service: Service, version: str | None = None) -> Answer:
     """Tell whether the model is ready."""
     model = _known(service, version)
-    return jsonify(name=model, ready=ready(service)), 200 if ready(service) else 503
+    return jsonify(name=model, ready=service.ready), 200 if service.ready else 503
 
 
 def infer_v2(service: Service, version: str | None = None) -> Answer:

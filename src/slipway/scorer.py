@@ -98,7 +98,7 @@ class Service:
         """Why not."""
         if self.draining():
             return "draining"
-        return "loading" if self.state == "ready" else self.state
+        return self.state if self.settled() else "loading"
 
     def warm(self, loaded: Loaded | None = None) -> None:
         """Load the model and score one example; afterwards `state` is ready or the reason."""

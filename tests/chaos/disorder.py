@@ -70,7 +70,8 @@ def containers(client: Any, label: str) -> list[Blow]:
 
         return strike
 
-    return [blow(one) for one in client.containers.list(filters={"label": label})]
+    found = client.containers.list(filters={"label": label}, ignore_removed=True)
+    return [blow(one) for one in found]
 
 
 @contextmanager

@@ -70,9 +70,7 @@ def echoed(answer):
 
 def make_service(row, answer):
     job = SimpleNamespace(row=row, answer=answer, spec=SimpleNamespace(name="toy"))
-    return SimpleNamespace(
-        job=job, state="ready", model_id="abc", draining=lambda: False, score=echoed(answer)
-    )
+    return SimpleNamespace(job=job, ready=True, model_id="abc", score=echoed(answer))
 
 
 def app_of(service):
@@ -232,15 +230,12 @@ HEALTH = ("/ping", "/health", "/v1/models/toy", "/v2/health/ready", "/v2/models/
 
 
 @pytest.mark.parametrize("path", HEALTH)
-def test_readiness_follows_the_model_and_the_drain(client, service, path) -> None:
+def test_readiness_is_the_scorers(client, service, path) -> None:
     assert 200 == client.get(path).status_code
-    service.state = "loading"
+    service.ready = False
 
     assert 503 == client.get(path).status_code
     assert 200 == client.get("/v2/health/live").status_code
-    service.state, service.draining = "ready", lambda: True
-
-    assert 503 == client.get(path).status_code
 
 
 def test_ping_has_no_body(client) -> None:

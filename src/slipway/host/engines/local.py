@@ -112,7 +112,11 @@ class Local:
         self.stopping.set()
         self.pool.shutdown(wait=False, cancel_futures=True)
         label = f"{LABEL}={self.work.name}"
-        found = self.client.containers.list(filters={"label": label}) if self.client else []
+        found = (
+            self.client.containers.list(filters={"label": label}, ignore_removed=True)
+            if self.client
+            else []
+        )
         processes = [process for process in list(self.live.values()) if process]
         with ThreadPoolExecutor(max(1, len(found) + len(processes))) as many:
             for process in processes:
