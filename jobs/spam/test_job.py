@@ -217,7 +217,7 @@ def by_scikit_learn(texts):
 LIKELY = st.text("aB é😀日Σ\u0130\u0301!._1\n\u00a0\x1c") | st.text("ab !", max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, database=None)  # a container has no place for one
 @given(st.lists(LIKELY | st.text(), min_size=1, max_size=4))
 def test_terms_are_scikit_learns_on_any_text(texts):
     assert Counter(terms.hashed(texts).tolist()) == by_scikit_learn(texts)
