@@ -21,7 +21,7 @@ FORMS: dict[str, tuple[str, list[str]]] = {
     "trained": ("Slipway, trained model", ["--form=trained"]),
     "unbatched": (
         "Slipway, trained model, batching off",
-        ["--form=trained", "--max-batch=1"],
+        ["--form=trained", "--batch-rows=1"],
     ),
     "exported": ("Slipway, exported model", ["--form=exported"]),
 }
