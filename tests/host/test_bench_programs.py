@@ -154,7 +154,7 @@ def test_answers_are_alike_up_to_arithmetic() -> None:
 
 def test_a_row_of_ours_that_serve_cannot_tell_apart_is_not_measured_twice() -> None:
     assert [e.name for e in contestants.ours([])] == ["trained"]
-    everything = {"--form", "--max-batch"}
+    everything = {"--form", "--batch-rows"}
     assert [e.name for e in contestants.ours(everything)] == list(contestants.FORMS)
     assert [e.name for e in contestants.ours({"--form"})] == ["trained", "exported"]
 
