@@ -32,7 +32,7 @@ IN_COLUMNS = 4  # from so many fields on a form has columns
 KEEP_SECONDS = 600
 TIERS = {
     "real": "real data",
-    "mirror": "real data",
+    "mirror": "real data (tier mirror)",
     "sample": "the small sample",
     "own": "its user's own data",
 }
@@ -99,7 +99,8 @@ def about(version: dict[str, Any]) -> str:
     if not version.get("model"):
         return "The scorer has not said yet which model answers."
     tier = version.get("tier", "")
-    parts = [f"Model {version['model']}, trained on {TIERS.get(tier, f'{tier} data')}"]
+    named = f"Model {version['model']} ({version.get('form', 'trained')} form)"
+    parts = [f"{named}, trained on {TIERS.get(tier, f'{tier} data')}"]
     figures = version.get("figures") or {}
     if figures:
         told = (

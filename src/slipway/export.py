@@ -68,7 +68,10 @@ def export_model(job: Job, out: Path) -> str:
     told = job.exporter(model, folder) if job.exporter else _to_onnx(job, model, folder)
     if job.exported_scorer:
         told = _prove(job, out, model)
-    sizes = [f"{path} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(folder.iterdir())]
+    sizes = [
+        f"{path.relative_to(out)} {path.stat().st_size / 1e6:.2f} MB"
+        for path in sorted(folder.iterdir())
+    ]
     return "\n".join([*sizes, *([str(told)] if told else [])])
 
 

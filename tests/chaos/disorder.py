@@ -23,17 +23,24 @@ Blow = Callable[[signal.Signals], object]
 def killer(
     rng: random.Random, victims: Callable[[], Sequence[Blow]], most: int = 6, apart: float = 0.6
 ) -> Iterator[list[str]]:
-    """Strike random victims at random times, at most so often; give the list of the blows."""
+    """Strike random victims at random times, at most so often; give the list of the blows.
+
+    The first blow falls as soon as there is a victim: a fast machine may leave no time later.
+    """
     over, struck = threading.Event(), list[str]()
 
     def strike() -> None:
-        while len(struck) < most and not over.wait(rng.uniform(0.1, apart)):
+        wait = 0.1
+        while len(struck) < most and not over.wait(wait):
             found = victims()
             if found:
                 number = rng.choice(SIGNALS)
                 struck.append(number.name)
                 with suppress(ProcessLookupError):
                     rng.choice(found)(number)
+                wait = rng.uniform(0.1, apart)
+            else:
+                wait = 0.1
 
     thread = threading.Thread(target=strike, daemon=True)
     thread.start()
