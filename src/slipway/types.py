@@ -46,11 +46,13 @@ class Media:
     """The media types that a field of bytes accepts: ``Annotated[bytes, Media("image/png")]``.
 
     The content must begin as one of them does. In JSON and in a table it is base64; raw and
-    multipart bodies bring it as it is.
+    multipart bodies bring it as it is. ``drawn`` tells in the schema that a person may draw the
+    picture: a page shows a sheet for it.
     """
 
-    def __init__(self, *types: str) -> None:
+    def __init__(self, *types: str, drawn: bool = False) -> None:
         self.types = types
+        self.drawn = drawn
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -64,12 +66,13 @@ class Media:
         )
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return {
+        told = {
             "type": "string",
             "contentEncoding": "base64",
             "contentMediaType": self.types[0],
             "description": f"One of {', '.join(self.types)}, as base64.",
         }
+        return told | ({"drawn": True} if self.drawn else {})
 
     def _checked(self, content: bytes) -> bytes:
         if any(begins_as(kind, content) for kind in self.types):

@@ -41,11 +41,23 @@ class Scan(Input):
     note: str = ""
 
 
+class Digit(Input):
+    """A picture that a person may draw."""
+
+    image: Annotated[bytes, Media("image/png", drawn=True)]
+
+
 class Pair(Input):
     """Two images: no raw body can fill both."""
 
     left: Annotated[bytes, Media("image/png")]
     right: Annotated[bytes, Media("image/png")]
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [(Digit, True), (Scan, None)])
+def test_the_schema_tells_which_picture_may_be_drawn(kind, drawn):
+    image = kind.model_json_schema()["properties"]["image"]
+    assert (image["contentMediaType"], image.get("drawn")) == ("image/png", drawn)
 
 
 def answered(rows):
