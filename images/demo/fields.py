@@ -10,28 +10,56 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-Schema = Mapping[str, Any]
+from . import columns, media
 
+Schema = Mapping[str, Any]
+Wrong = dict[str, str]
+"""A field that is wrong: ``path``, ``found`` and ``wanted``, as a scorer's 422 has them."""
+
+JSON = "application/json"
 BINARY = ("base64", "binary", "byte")
+FILES = ("image", "sheet", "audio", "video", "file")
 KINDS = {"boolean": "yes_no", "integer": "whole", "number": "number", "string": "text"}
+DATES = {"date": "date", "date-time": "moment"}
 YES, NO = ("true", "yes", "1"), ("false", "no", "0")
 ONE_REQUEST = 500
+FREE = "columns"  # the name on the page of columns that have no name in the schema
+WORDS = {
+    "whole": "a whole number",
+    "number": "a number",
+    "yes_no": "true or false",
+    "image": "a picture",
+    "sheet": "a drawing or a picture",
+    "audio": "a recording",
+    "video": "a video",
+    "file": "a file",
+    "json": "JSON",
+    "columns": "a JSON object, or a line of CSV below its header",
+    "date": "a date like 2026-01-31",
+    "moment": "a date and time like 2026-01-31 12:00:00",
+}
 
 
 class NotAValue(ValueError):
-    """What was written into a field cannot be sent; the text says why."""
+    """What was written into a form cannot be sent; the text says why, ``fields`` where."""
+
+    def __init__(self, told: str, fields: Iterable[Wrong] = ()) -> None:
+        super().__init__(told)
+        self.fields = list(fields)
 
 
 @dataclass(frozen=True)
 class Field:
     """One field of a row.
 
-    ``kind`` is text, whole, number, yes_no, choice, image, audio, file or json.
+    ``kind`` is text, whole, number, yes_no, choice, date, moment, one of `FILES`, columns or json.
+    ``accept`` are a file's media types. The columns of a free field are the row's own.
     """
 
     name: str
@@ -45,11 +73,14 @@ class Field:
     low: float | None = None
     high: float | None = None
     longest: int | None = None
+    accept: tuple[str, ...] = ()
+    numbers: bool = False
+    free: bool = False
 
     @property
     def binary(self) -> bool:
-        """Tell whether the value is a file that travels as base64."""
-        return self.kind in ("image", "audio", "file")
+        """Tell whether the value is a file."""
+        return self.kind in FILES
 
     @property
     def step(self) -> float:
@@ -60,34 +91,52 @@ class Field:
 
     def sent(self, value: Any) -> Any:
         """Return a widget's value as JSON takes it; raise NotAValue where it cannot be."""
-        if self.kind == "image" and isinstance(value, dict):
-            value = value.get("composite")  # all layers of a drawing as one file
+        if self.binary:
+            found = self.file(value)
+            return base64.b64encode(found[1]).decode() if found else None
         if value is None or value == "":
             if self.kind == "text" and not self.nullable and value is not None:
                 return ""
             return self._absent()
-        if self.binary:
-            return base64.b64encode(Path(value).read_bytes()).decode()
         try:
             return self._parsed(value)
         except (ValueError, TypeError, KeyError):
-            raise NotAValue(f"{self.label}: found {value!r}; wanted {self.wanted}") from None
+            raise self._wrong(repr(value)) from None
+
+    def file(self, value: Any) -> tuple[str, bytes] | None:
+        """Return media type and bytes of a file's widget, None where there is none."""
+        if isinstance(value, dict):
+            value = value.get("composite")  # all layers of a drawing as one file
+        if not value or (self.kind == "sheet" and media.is_blank(Path(value))):
+            return self._absent()
+        return media.content_of(Path(value), self.accept)
+
+    def _wrong(self, found: str) -> NotAValue:
+        entry = {"path": f"/{self.name}", "found": found, "wanted": self.wanted}
+        return NotAValue(f"{self.label}: found {found}; wanted {self.wanted}", [entry])
 
     def _absent(self) -> None:
         if self.required and not self.nullable:
-            raise NotAValue(f"{self.label}: nothing is there; wanted {self.wanted}")
+            raise self._wrong("nothing")
 
     def _parsed(self, value: Any) -> Any:
-        if self.kind == "json" and isinstance(value, str):
-            return json.loads(value)
-        if self.kind == "whole":
-            return _whole(value)
-        if self.kind == "number":
-            return float(value)
-        if self.kind == "yes_no" and isinstance(value, str):
-            return _yes_or_no(value)
-        if self.kind == "choice":
-            return {str(one): one for one in self.choices}[str(value)]
+        match self.kind:
+            case "json" if isinstance(value, str):
+                return json.loads(value)
+            case "columns":
+                return columns.read(value, self.numbers)
+            case "whole":
+                return _whole(value)
+            case "number":
+                return float(value)
+            case "yes_no" if isinstance(value, str):
+                return _yes_or_no(value)
+            case "choice":
+                return {str(one): one for one in self.choices}[str(value)]
+            case "date":
+                return date.fromisoformat(str(value)[:10]).isoformat()
+            case "moment":
+                return datetime.fromisoformat(str(value)).isoformat()
         return value
 
     @property
@@ -95,48 +144,81 @@ class Field:
         """Say in words what the field takes."""
         if self.kind == "choice":
             return f"one of {', '.join(map(str, self.choices))}"
-        words = {"whole": "a whole number", "number": "a number", "yes_no": "true or false"}
-        words |= {"image": "a picture", "audio": "a recording", "file": "a file", "json": "JSON"}
-        return words.get(self.kind, "a text")
+        return WORDS.get(self.kind, "a text")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a scorer says of itself."""
+    """What a scorer says of itself; ``raw`` are media types that it takes as a whole body."""
 
     title: str
     question: str
     fields: tuple[Field, ...]
     answer: Schema
     most: int
+    raw: tuple[str, ...] = ()
 
     def row(self, values: Iterable[Any]) -> dict[str, Any]:
-        """Return the row of a form's values; what is left empty and not required is not sent."""
+        """Return the row of a form's values; what is left empty and not required is not sent.
+
+        Raise NotAValue with every field that cannot be sent.
+        """
         row: dict[str, Any] = {}
+        wrong: list[NotAValue] = []
         for field, value in zip(self.fields, values, strict=True):
-            sent = field.sent(value)
+            try:
+                sent = field.sent(value)
+            except NotAValue as error:
+                wrong.append(error)
+                continue
             if sent is not None or (field.required and field.nullable):
-                row[field.name] = sent
+                row |= sent if field.free else {field.name: sent}
+        if wrong:
+            told = str(wrong[0]) if len(wrong) == 1 else f"{len(wrong)} fields are wrong"
+            raise NotAValue(told, [entry for error in wrong for entry in error.fields])
         return row
+
+    def body(self, values: Iterable[Any]) -> tuple[str, bytes]:
+        """Return content type and bytes of a request for one row.
+
+        A lone file goes as it is where the scorer says that it takes that: base64 would be a
+        third longer. Everything else is JSON.
+        """
+        given = list(values)
+        filled = [(f, v) for f, v in zip(self.fields, given, strict=True) if v not in (None, "")]
+        if len(filled) == 1 and filled[0][0].binary:
+            field, value = filled[0]
+            found = field.file(value)
+            if found and found[0] in self.raw:
+                return found
+        return JSON, json.dumps(self.row(given), allow_nan=False).encode()
+
+    def binary(self, values: Iterable[Any]) -> Iterator[tuple[Field, bytes]]:
+        """Yield the files of a form's values, each with its field."""
+        for field, value in zip(self.fields, values, strict=True):
+            found = field.file(value) if field.binary else None
+            if found:
+                yield field, found[1]
 
 
 def described(document: Schema) -> Description:
     """Read an OpenAPI document; raise NotAValue where it is no scorer's."""
     try:
         post = document["paths"]["/score"]["post"]
-        content = post["requestBody"]["content"]["application/json"]
-        one, many = _one_and_many(document, content["schema"])
-        reply = post["responses"]["200"]["content"]["application/json"]["schema"]
+        content = post["requestBody"]["content"]
+        rows = content[JSON]
+        one, many = _one_and_many(document, rows["schema"])
+        reply = post["responses"]["200"]["content"][JSON]["schema"]
         answer, _ = _one_and_many(document, reply)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, StopIteration):
         raise NotAValue("the scorer's /openapi.json describes no POST /score") from None
-    example = content.get("example") or {}
     return Description(
         title=document["info"]["title"],
         question=document["info"].get("description", ""),
-        fields=tuple(_fields(document, one, example)),
-        answer=answer,
+        fields=tuple(_fields(document, one, rows.get("example") or {})),
+        answer=_answer(document, answer),
         most=min(many.get("maxItems", ONE_REQUEST), ONE_REQUEST),
+        raw=tuple(kind for kind in content if kind != JSON),
     )
 
 
@@ -147,7 +229,19 @@ def _one_and_many(document: Schema, schema: Schema) -> tuple[Schema, Schema]:
     return next(entry for entry in branches if entry.get("type") == "object"), many
 
 
-def resolved(document: Schema, schema: Schema) -> Schema:
+def _answer(document: Schema, schema: Schema) -> Schema:
+    """Return the schema of an answer, its fields without references and without null."""
+    properties = {
+        name: _without_null(document, resolved(document, raw))[0]
+        for name, raw in schema.get("properties", {}).items()
+    }
+    for entry in properties.values():
+        if isinstance(entry.get("items"), dict):
+            entry["items"] = resolved(document, entry["items"])
+    return {**schema, "properties": properties}
+
+
+def resolved(document: Schema, schema: Schema) -> dict[str, Any]:
     """Follow a schema's reference, if it is one; what stands beside the reference stays."""
     found = dict(schema)
     while "$ref" in found:
@@ -159,42 +253,69 @@ def resolved(document: Schema, schema: Schema) -> Schema:
 
 
 def _fields(document: Schema, row: Schema, example: Schema) -> Iterable[Field]:
-    needed = row.get("required", ())
-    for name, raw in row["properties"].items():
+    needed, named = row.get("required", ()), row.get("properties", {})
+    for name, raw in named.items():
         schema, nullable = _without_null(document, resolved(document, raw))
+        choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+        value = example.get(name, (schema.get("examples") or [schema.get("default")])[0])
         yield Field(
             name=name,
             kind=_kind(schema),
             label=schema.get("title") or name,
             hint=schema.get("description", ""),
-            value=example.get(name, schema.get("default")),
+            value=value,
             required=name in needed,
-            nullable=nullable,
-            choices=tuple(schema.get("enum", [schema["const"]] if "const" in schema else [])),
+            nullable=nullable or None in choices,
+            choices=tuple(one for one in choices if one is not None),
             low=schema.get("minimum", schema.get("exclusiveMinimum")),
             high=schema.get("maximum", schema.get("exclusiveMaximum")),
             longest=schema.get("maxLength"),
+            accept=tuple(schema.get("accept") or filter(None, [schema.get("contentMediaType")])),
+            numbers=columns.has_numbers(schema),
+        )
+    if row.get("additionalProperties"):
+        spare = {name: value for name, value in example.items() if name not in named}
+        yield Field(
+            name=FREE,
+            kind="columns",
+            label="Columns",
+            value=spare,
+            required=not named,
+            numbers=columns.has_numbers(row),
+            free=True,
         )
 
 
-def _without_null(document: Schema, schema: Schema) -> tuple[Schema, bool]:
+def _without_null(document: Schema, schema: Schema) -> tuple[dict[str, Any], bool]:
     """Return a schema without its branch ``null``, and whether it had one."""
     branches = [resolved(document, entry) for entry in schema.get("anyOf", [])]
     others = [entry for entry in branches if entry.get("type") != "null"]
     if len(others) == 1:
         rest = {key: value for key, value in schema.items() if key != "anyOf"}
         return {**others[0], **rest}, len(branches) > 1
-    return schema, False
+    return dict(schema), False
 
 
 def _kind(schema: Schema) -> str:
     if "enum" in schema or "const" in schema:
         return "choice"
-    media = schema.get("contentMediaType", "")
-    if media or schema.get("format") in BINARY or schema.get("contentEncoding") == "base64":
-        kind = media.partition("/")[0]
-        return kind if kind in ("image", "audio") else "file"
+    media_type = schema.get("contentMediaType", "")
+    if media_type or schema.get("format") in BINARY or schema.get("contentEncoding") == "base64":
+        return _kind_of_file(schema, media_type)
+    if schema.get("format") in DATES:
+        return DATES[schema["format"]]
+    if "properties" not in schema and schema.get("additionalProperties"):
+        return "columns"
     return KINDS.get(schema.get("type", ""), "json")
+
+
+def _kind_of_file(schema: Schema, media_type: str) -> str:
+    kind = media_type.partition("/")[0]
+    if kind == "image" and schema.get("drawn"):
+        return "sheet"
+    if kind == "image" and media_type not in media.SHOWN:
+        return "file"
+    return kind if kind in FILES else "file"
 
 
 def _whole(value: Any) -> float:

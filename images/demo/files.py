@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import columns
 from .fields import Description, NotAValue
 from .scorer import Refused, Scorer, Waiting
 
@@ -33,7 +34,11 @@ def read(content: bytes, description: Description) -> list[Line]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise NotAValue(f"the file is no CSV in UTF-8: {error}") from None
     found = reader.fieldnames or []
-    missing = [one.name for one in description.fields if one.required and one.name not in found]
+    missing = [
+        one.name
+        for one in description.fields
+        if one.required and one.name not in found and one.kind != "columns"
+    ]
     if missing:
         has = ", ".join(found) or "nothing"
         raise NotAValue(f"the header lacks {', '.join(missing)}; found {has}")
@@ -44,20 +49,31 @@ def read(content: bytes, description: Description) -> list[Line]:
 
 def scored(lines: list[Line], description: Description, scorer: Scorer) -> Iterator[Waiting | int]:
     """Fill in answers and errors; yield how many lines are done, and each time one had to wait."""
-    known = [one for one in description.fields if not one.binary]
     for start in range(0, len(lines), description.most):
         part = lines[start : start + description.most]
         good: list[tuple[Line, dict[str, Any]]] = []
         for line in part:
             try:
-                row = {one.name: one.sent(line.given.get(one.name)) for one in known}
-                good.append(
-                    (line, {name: value for name, value in row.items() if value is not None})
-                )
+                good.append((line, _row(line.given, description)))
             except NotAValue as error:
                 line.error = str(error)
         yield from _ask(good, scorer)
         yield start + len(part)
+
+
+def _row(given: dict[str, str], description: Description) -> dict[str, Any]:
+    """Return the row of a line; cells without a field of their own go into a field of columns."""
+    known = [one for one in description.fields if not one.binary]
+    row: dict[str, Any] = {}
+    for one in known:
+        if one.kind == "columns" and one.name not in given:
+            named = {other.name for other in known}
+            spare = {name: cell for name, cell in given.items() if name not in named}
+            found = columns.typed(spare, one.numbers)
+            row |= found if one.free else {one.name: found}
+        else:
+            row[one.name] = one.sent(given.get(one.name))
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def _ask(good: list[tuple[Line, dict[str, Any]]], scorer: Scorer) -> Iterator[Waiting]:

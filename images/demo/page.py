@@ -6,20 +6,24 @@ policy that lets a browser ask this server alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from . import answers, files
-from .fields import Description, NotAValue
+from . import answers, files, media
+from .fields import Description, Field, NotAValue
 from .scorer import Refused, Scorer, Waiting
-from .widgets import widget
+from .widgets import is_wide, widget
 
 CSS = Path(__file__).with_name("page.css")
 POLICY = (
@@ -28,7 +32,18 @@ POLICY = (
 )
 LARGEST = "32mb"
 SHOWN_LINES = 100
-IN_COLUMNS = 4  # from so many fields on a form has columns
+IN_COLUMNS = 4  # from so many small fields on a form has columns
+AT_ONCE = 12  # fields of a form; of a longer one only what is needed is open
+TOO_LARGE = 413
+# Puts the reason why a field is wrong at the field, and takes old ones away.
+MARK = """() => {
+    for (const old of document.querySelectorAll("[data-wrong]")) old.removeAttribute("data-wrong");
+    const wrong = [...document.querySelectorAll("#result li[data-field]")];
+    const at = (line) => document.getElementById("field-" + line.dataset.field);
+    for (const line of wrong) at(line)?.setAttribute("data-wrong", line.dataset.told);
+    const first = wrong.map(at).find(Boolean) ?? document.getElementById("result");
+    first.scrollIntoView({block: "nearest", behavior: "smooth"});
+}"""
 KEEP_SECONDS = 600
 TIERS = {
     "real": "real data",
@@ -46,13 +61,7 @@ def make_app(scorer: Scorer, description: Description) -> FastAPI:
     def healthz() -> dict[str, bool]:
         return {"ready": True}
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[..., Any]) -> Response:
-        response: Response = await call_next(request)
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
-
+    app.add_middleware(Guard)
     blocks = make_blocks(scorer, description)
     gr.mount_gradio_app(
         app,
@@ -73,6 +82,25 @@ def make_app(scorer: Scorer, description: Description) -> FastAPI:
     return app
 
 
+@dataclass(frozen=True)
+class Guard:
+    """Puts the security policy on every answer; one that a browser no longer wants is no error."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and add headers to what comes back."""
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = POLICY
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
 def make_blocks(scorer: Scorer, description: Description) -> gr.Blocks:
     """Return the page: a heading that tells what model answers, the form, the file tab."""
     with gr.Blocks(
@@ -84,9 +112,11 @@ def make_blocks(scorer: Scorer, description: Description) -> gr.Blocks:
             f"<h1>{escape(description.title)}</h1><p>{escape(description.question)}</p>",
             elem_id="heading",
         )
-        with gr.Tab("Try it"):
+        if any(field.binary for field in description.fields):
             _form(scorer, description)
-        if not any(field.binary for field in description.fields):
+        else:
+            with gr.Tab("Try it"):
+                _form(scorer, description)
             with gr.Tab("Score a file"):
                 _files(scorer, description)
         model = gr.HTML(elem_id="model")
@@ -113,48 +143,84 @@ def about(version: dict[str, Any]) -> str:
 
 
 def _form(scorer: Scorer, description: Description) -> None:
-    many = len(description.fields) >= IN_COLUMNS
+    many = sum(not is_wide(field) for field in description.fields) >= IN_COLUMNS
     with gr.Row(elem_classes="sides", equal_height=False):
         with gr.Column(scale=2 if many else 1, min_width=320):
-            if many:
-                with gr.Row(elem_classes="grid"):
-                    widgets = [widget(field, min_width=200) for field in description.fields]
-            else:
-                widgets = [widget(field) for field in description.fields]
+            widgets = _widgets(description.fields, many)
             button = gr.Button("Score", variant="primary", elem_id="score")
-        with gr.Column(min_width=320):
+        with gr.Column(min_width=320, elem_classes="reply"):
             result = gr.HTML('<div class="hint">The answer comes here.</div>', elem_id="result")
 
     def ask(*values: Any) -> Iterator[str]:
         yield from one(scorer, description, values)
 
-    events = [button.click, *(box.submit for box in widgets if isinstance(box, gr.Textbox))]
+    short = (gr.Textbox, gr.Number)
+    events = [button.click, *(box.submit for box in widgets if isinstance(box, short))]
     for event in events:
-        event(ask, widgets, result, show_progress="minimal", api_visibility="private")
+        asked = event(ask, widgets, result, show_progress="minimal", api_visibility="private")
+        asked.then(None, js=MARK)
 
 
-def one(scorer: Scorer, description: Description, values: Any) -> Iterator[str]:
+def _widgets(fields: Sequence[Field], many: bool) -> list[gr.components.Component]:
+    """Return the widgets in the order of their fields.
+
+    What is needed stands first; in a long form the rest waits behind a fold.
+    """
+    first = [field for field in fields if field.required]
+    rest = [field for field in fields if not field.required]
+    made: dict[str, gr.components.Component] = {}
+    if len(fields) <= AT_ONCE or not first or not rest:
+        _lay(fields, many, made)
+    else:
+        _lay(first, many, made)
+        with gr.Accordion(f"{len(rest)} more, none of them needed", open=False, elem_id="more"):
+            _lay(rest, many, made)
+    return [made[field.name] for field in fields]
+
+
+def _lay(fields: Sequence[Field], many: bool, made: dict[str, gr.components.Component]) -> None:
+    """Make widgets: small ones side by side where there are many, wide ones below each other."""
+    for wide, group in itertools.groupby(fields, is_wide):
+        if wide or not many:
+            made |= {field.name: widget(field) for field in group}
+        else:
+            with gr.Row(elem_classes="grid"):
+                made |= {field.name: widget(field, min_width=160) for field in group}
+
+
+def one(scorer: Scorer, description: Description, values: Sequence[Any]) -> Iterator[str]:
     """Yield what to show while one row is scored, at last its answer or what is wrong."""
     try:
-        for step in scorer.answers([description.row(values)]):
+        for step in scorer.answer(*description.body(values)):
             if isinstance(step, Waiting):
                 yield answers.waiting(step.told, step.seconds)
             else:
-                yield answers.shown(step[0], description.answer)
+                yield answers.shown(step, description.answer)
     except NotAValue as error:
-        yield answers.wrong(str(error))
+        yield answers.wrong("Please look again at what is marked", error.fields)
     except Refused as refusal:
-        # a list of one was sent: the row's number says nothing to a person
-        fields = [
-            {**entry, "path": entry.get("path", "").removeprefix("/0")} for entry in refusal.fields
-        ]
-        yield answers.wrong(str(refusal), fields)
+        yield answers.wrong(str(refusal), at_fields(refusal, description, values))
+
+
+def at_fields(
+    refusal: Refused, description: Description, values: Sequence[Any]
+) -> list[dict[str, str]]:
+    """Return where a refusal belongs: a body that is too large is due to its largest file."""
+    files = [one for one in description.fields if one.binary]
+    if refusal.status == TOO_LARGE and files:
+        field, content = max(description.binary(values), key=lambda entry: len(entry[1]))
+        wanted = "a smaller file"
+        return [{"path": f"/{field.name}", "found": media.size(content), "wanted": wanted}]
+    unseen = {f"/{field.name}" for field in files}  # bytes say nothing to a person
+    return [entry | ({"found": ""} if entry["path"] in unseen else {}) for entry in refusal.fields]
 
 
 def _files(scorer: Scorer, description: Description) -> None:
-    names = ", ".join(f"`{field.name}`" for field in description.fields if field.required)
+    needed = [field for field in description.fields if field.required]
+    names = ", ".join(f"`{field.name}`" for field in needed if field.kind != "columns")
+    told = f" whose header names {names}; further columns stay as they are" if names else ""
     gr.Markdown(
-        f"A CSV file whose header names {names}; further columns stay as they are. "
+        f"A CSV file{told}. "
         f"At most {files.MOST_LINES:,} rows here; `slipway score` takes any number."
     )
     upload = gr.File(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+JSON = "application/json"
 PATIENCE = 60
 TIMEOUT = 120
 LONGEST_PAUSE = 10
@@ -26,9 +27,12 @@ WORDS = {
 class Refused(Exception):
     """The scorer's answer is no score; the text says why in words, ``fields`` where."""
 
-    def __init__(self, told: str, fields: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self, told: str, fields: list[dict[str, str]] | None = None, status: int = 0
+    ) -> None:
         super().__init__(told)
         self.fields = fields or []
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,20 @@ class Scorer:
         """Yield one answer a row as a list, after a `Waiting` for each time it had to wait."""
         yield from self._asked("/score", json.dumps(rows, allow_nan=False).encode())
 
-    def _asked(self, path: str, body: bytes | None = None) -> Iterator[Any]:
+    def answer(self, kind: str, body: bytes) -> Iterator[Waiting | dict[str, Any]]:
+        """Yield the answer for one row, a body of content type ``kind``, after every `Waiting`."""
+        yield from self._asked("/score", body, kind)
+
+    def _asked(self, path: str, body: bytes | None = None, kind: str = JSON) -> Iterator[Any]:
         end = self.clock() + self.patience
         while True:
-            reply = self._ask(path, body)
+            reply = self._ask(path, body, kind)
             if reply.status == 200:
                 yield reply.body
                 return
             waiting = self._may_come(reply)
             if waiting is None or self.clock() + waiting.seconds > end:
-                raise Refused(self._words(reply), _entries(reply.body))
+                raise Refused(self._words(reply), _entries(reply.body), reply.status)
             yield waiting
             self.sleep(waiting.seconds)
 
@@ -101,8 +109,8 @@ class Scorer:
         reason = _error(reply.body)
         return f"{told}: {reason}" if reason and not _entries(reply.body) else told
 
-    def _ask(self, path: str, body: bytes | None = None) -> Reply:
-        headers = {"Content-Type": "application/json"} if body else {}
+    def _ask(self, path: str, body: bytes | None = None, kind: str = JSON) -> Reply:
+        headers = {"Content-Type": kind} if body else {}
         request = urllib.request.Request(f"{self.url.rstrip('/')}{path}", body, headers)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:

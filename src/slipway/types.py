@@ -46,8 +46,8 @@ class Media:
     """The media types that a field of bytes accepts: ``Annotated[bytes, Media("image/png")]``.
 
     The content must begin as one of them does. In JSON and in a table it is base64; raw and
-    multipart bodies bring it as it is. ``drawn`` tells in the schema that a person may draw the
-    picture: a page shows a sheet for it.
+    multipart bodies bring it as it is. The schema names all types as ``accept`` where there are
+    several; ``drawn`` tells in it that a person may draw the picture: a page shows a sheet for it.
     """
 
     def __init__(self, *types: str, drawn: bool = False) -> None:
@@ -66,12 +66,14 @@ class Media:
         )
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        told = {
+        told: dict[str, Any] = {
             "type": "string",
             "contentEncoding": "base64",
             "contentMediaType": self.types[0],
             "description": f"One of {', '.join(self.types)}, as base64.",
         }
+        if len(self.types) > 1:
+            told["accept"] = list(self.types)
         return told | ({"drawn": True} if self.drawn else {})
 
     def _checked(self, content: bytes) -> bytes:

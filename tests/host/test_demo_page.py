@@ -120,7 +120,7 @@ def test_a_row_leaves_out_what_is_empty_and_encodes_files(
     ("name", "value", "told"),
     [
         ("age", "old", "Age: found 'old'; wanted a whole number"),
-        ("age", None, "Age: nothing is there; wanted a whole number"),
+        ("age", None, "Age: found nothing; wanted a whole number"),
         ("town", "Rom", "town: found 'Rom'; wanted one of Ulm, Bonn"),
         ("tags", "[", "tags: found '['; wanted JSON"),
         ("member", "perhaps", "member: found 'perhaps'; wanted true or false"),

@@ -60,6 +60,10 @@ def test_the_schema_tells_which_picture_may_be_drawn(kind, drawn):
     assert (image["contentMediaType"], image.get("drawn")) == ("image/png", drawn)
 
 
+def test_the_schema_names_every_type_of_file():
+    assert Scan.model_json_schema()["properties"]["image"]["accept"] == ["image/png", "image/jpeg"]
+
+
 def answered(rows):
     return [json.loads(row.model_dump_json()) for row in rows]
 
