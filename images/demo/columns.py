@@ -24,14 +24,31 @@ def has_numbers(schema: Schema) -> bool:
 def read(text: Any, numbers: bool) -> dict[str, Any]:
     """Return the columns of a JSON object or of a CSV header and one line; else a ValueError."""
     if isinstance(text, str) and not text.lstrip().startswith("{"):
-        lines = [line for line in csv.reader(io.StringIO(text.strip()), strict=True) if line]
+        lines = _lines(text)
         if len(lines) != 2 or len(lines[0]) != len(lines[1]):
             raise ValueError(text)
         return typed(dict(zip(*lines, strict=True)), numbers)
-    found = json.loads(text) if isinstance(text, str) else text
+    found = parsed(text) if isinstance(text, str) else text
     if not isinstance(found, dict):
         raise ValueError(text)
     return found
+
+
+def _lines(text: str) -> list[list[str]]:
+    try:
+        rows = csv.reader(io.StringIO(text.strip(), newline=None), strict=True)
+        return [line for line in rows if line]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def parsed(text: str) -> Any:
+    """Return what JSON says; it has no word for infinity."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def typed(cells: Mapping[str, str], numbers: bool) -> dict[str, Any]:

@@ -122,13 +122,13 @@ class Field:
     def _parsed(self, value: Any) -> Any:
         match self.kind:
             case "json" if isinstance(value, str):
-                return json.loads(value)
+                return columns.parsed(value)
             case "columns":
                 return columns.read(value, self.numbers)
             case "whole":
                 return _whole(value)
             case "number":
-                return float(value)
+                return _finite(value)
             case "yes_no" if isinstance(value, str):
                 return _yes_or_no(value)
             case "choice":
@@ -323,8 +323,16 @@ def _whole(value: Any) -> float:
     try:
         return int(str(value))
     except ValueError:
-        number = float(value)
+        number = _finite(value)
     return int(number) if number.is_integer() else number
+
+
+def _finite(value: Any) -> float:
+    """Return a number that JSON can say."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def _yes_or_no(text: str) -> bool:

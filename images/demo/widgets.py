@@ -37,9 +37,10 @@ def widget(field: Field, **more: Any) -> gr.components.Component:
         case "whole" | "number":
             return _number(field, **hint, **more)
         case "date" | "moment":
-            value = str(field.value).replace("T", " ") if field.value else None
-            precise = field.kind == "moment"
-            return gr.DateTime(value, include_time=precise, type="string", **hint, **more)
+            # Gradio's own keeps the last good date and says nothing of a bad one
+            shape = "YYYY-MM-DD" if field.kind == "date" else "YYYY-MM-DD HH:MM:SS"
+            value = str(field.value or "").replace("T", " ")
+            return gr.Textbox(value, placeholder=shape, **hint, **more)
         case "json":
             return gr.Code(json.dumps(field.value), language="json", **more)
         case "columns":
@@ -77,9 +78,14 @@ def _chosen(field: Field) -> Any:
 
 
 def _number(field: Field, **more: Any) -> gr.components.Component:
-    """Return a slider where both ends are known and a value is needed, else a box."""
+    """Return a slider where both ends are known and a value is needed, else a box.
+
+    One that may stay empty is a box of text: Gradio's box of numbers shows 0 for nothing.
+    """
     if field.required and not field.nullable and field.low is not None and field.high is not None:
         return gr.Slider(field.low, field.high, value=field.value, step=field.step, **more)
+    if field.value is None:
+        return gr.Textbox("", placeholder=field.wanted, **more)
     precision = 0 if field.kind == "whole" else None
     return gr.Number(field.value, precision=precision, **more)
 
@@ -95,7 +101,9 @@ def _file(field: Field, **more: Any) -> gr.components.Component:
             )  # fmt: skip
         case "audio":
             value = media.decoded(field.value) or None
-            return gr.Audio(value, sources=["microphone", "upload"], type="filepath", **more)
+            return gr.Audio(
+                value, sources=["microphone", "upload"], type="filepath", buttons=[], **more
+            )
         case "video":
             return gr.Video(sources=["upload"], **more)
     return gr.File(type="filepath", height=140, **more)

@@ -31,8 +31,14 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--hide-scrollbars",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps
+    "--use-fake-ui-for-media-stream",  # and that a page may use
     "--remote-debugging-pipe",
 )
+TRIES = 5
+# Whether a page is there and has asked for nothing for half a second.
+IDLE = """document.readyState === 'complete' && performance.now() - 500 > Math.max(0,
+  ...performance.getEntriesByType('resource').map((one) => one.responseEnd || one.startTime))"""
 WAIT = """new Promise((done, fail) => {
   const end = Date.now() + %d;
   (function look() {
@@ -106,7 +112,7 @@ class Browser:
             deviceScaleFactor=1,
             mobile=phone,
         )
-        page.tell("Page.navigate", url=url)
+        page.navigate(url)
         return page
 
 
@@ -136,6 +142,16 @@ class Page:
             return self.evaluate(WAIT % (seconds * 1000, expression))
         except Failed as error:
             raise Failed(f"{error}\nthe page says: {self.text()}") from None
+
+    def navigate(self, url: str) -> None:
+        """Go to an address; the browser drops all under way when an interface comes or goes."""
+        for _ in range(TRIES):
+            known = len(self._events("Network.loadingFailed"))
+            self.tell("Page.navigate", url=url)
+            self.wait(IDLE)
+            failed = self._events("Network.loadingFailed")[known:]
+            if not any(entry["errorText"] == "net::ERR_NETWORK_CHANGED" for entry in failed):
+                return
 
     def text(self, selector: str = "body") -> str:
         """Return what a person reads in an element."""

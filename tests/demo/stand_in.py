@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 Row = dict[str, Any]
-LARGEST = 100_000
+LARGEST = 1_000_000
 JSON = "application/json"
 FORM = {
     "age": {"type": "integer", "minimum": 0, "maximum": 120, "title": "Age"},
@@ -64,16 +64,17 @@ def wide() -> tuple[Row, Row]:
         f"spare_{n}": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None}
         for n in range(1, 21)
     }
+    lift = {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None, "title": "Lift"}
     named: Row = {
         "built": {"type": "string", "format": "date", "title": "Built"},
         "sold": {"type": "string", "format": "date-time", "title": "Sold"},
         "quarter": {"enum": ["north", "south", "east", "west"], "title": "Quarter"},
         "rooms": rooms,
         "cellar": {"type": "boolean", "title": "Cellar"},
-        "lift": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None, "title": "Lift"},
+        "lift": lift,
         "heating": heating,
         "remark": {"type": "string", "default": "", "maxLength": 100, "title": "Remark"},
-    }  # fmt: skip
+    }
     example = {name: 1.5 for name in measures} | {"rooms": 4, "cellar": True, "quarter": "south"}
     example |= {"built": "1987-05-01", "sold": "2025-03-02T10:30:00"}
     return measures | named | spare, example

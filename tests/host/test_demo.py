@@ -66,6 +66,39 @@ def test_page_and_scorer_meet_on_a_network_of_their_own(
     assert all(made.removed for made in [*docker.created, *networks.made])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "port"),
+    [("", 8080), ("ARG BASE=slipway/demo\nFROM ${BASE}\nEXPOSE 7000/tcp\nEXPOSE 8501\n", 8501)],
+)
+def test_a_page_is_published_from_the_port_that_its_dockerfile_exposes(
+    recipe: str, port: int, root: Path, docker: Engine, networks: Networks,
+    trained: catalog.JobSpec,
+) -> None:  # fmt: skip
+    if recipe:
+        write_page(root, recipe)
+    with demo.beside(docker, root, trained, 9000):  # type: ignore[arg-type]
+        _, page = (made.options for made in docker.created)  # type: ignore[attr-defined]
+    assert page["ports"] == {f"{port}/tcp": ("127.0.0.1", 9000)}
+
+
+def test_a_job_that_was_never_trained_is_told_the_command(root: Path, docker: Engine) -> None:
+    spec = catalog.find_job(root, "example")
+    with pytest.raises(SlipwayError, match="no model yet; first: make run JOB=example"):
+        demo.open_page(root, spec, free_port(), "docker")
+    assert docker.built() == []
+
+
+def test_one_line_tells_where_the_page_is_and_how_it_ends(
+    docker: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "answers", lambda url: True)
+    pair: Any = {"demo page": docker.create(None, [])}
+    with pytest.raises(SlipwayError, match="ended"):
+        demo.attend(pair, "http://127.0.0.1:1/")
+    told = "open http://127.0.0.1:1/ in a browser; Ctrl-C ends the page and its scorer\n"
+    assert capsys.readouterr().out == told
+
+
 def test_a_page_that_cannot_start_leaves_nothing(
     root: Path, docker: Engine, networks: Networks, trained: catalog.JobSpec
 ) -> None:

@@ -1,6 +1,7 @@
 """What the demo page is made of, without the page: fields, refusals, answers, files."""
 
 import base64
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageColor
 
 from images.demo import answers, files
 from images.demo.fields import Description, Field, NotAValue, described
@@ -36,6 +40,9 @@ ANSWER = {
         "propensity": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     },
 }
+
+
+Told = list[tuple[int, Any, dict[str, str]]]
 
 
 def one_or_many(name: str, **limits: int) -> dict[str, Any]:
@@ -123,6 +130,9 @@ def test_a_row_leaves_out_what_is_empty_and_encodes_files(
         ("age", None, "Age: found nothing; wanted a whole number"),
         ("town", "Rom", "town: found 'Rom'; wanted one of Ulm, Bonn"),
         ("tags", "[", "tags: found '['; wanted JSON"),
+        ("tags", "[NaN]", "tags: found '[NaN]'; wanted JSON"),
+        ("income", "inf", "income: found 'inf'; wanted a number"),
+        ("age", "nan", "Age: found 'nan'; wanted a whole number"),
         ("member", "perhaps", "member: found 'perhaps'; wanted true or false"),
     ],
 )
@@ -132,6 +142,194 @@ def test_what_cannot_be_sent_is_told_in_words(
     with pytest.raises(NotAValue) as error:
         field(description, name).sent(value)
     assert str(error.value) == told
+
+
+def lone(field: dict[str, Any], *raw: str) -> Description:
+    """Describe a scorer whose row is one file."""
+    row = {"type": "object", "required": ["file"], "properties": {"file": field}}
+    found = document(row)
+    content = found["paths"]["/score"]["post"]["requestBody"]["content"]
+    content |= {kind: {"schema": {"type": "string"}} for kind in raw}
+    content["application/json"]["example"] = {}
+    return described(found)
+
+
+def picture(path: Path, colour: str = "white", mark: str = "black") -> Path:
+    with Image.new("RGB", (8, 8), colour) as made:
+        made.putpixel((2, 2), ImageColor.getrgb(mark))
+        made.save(path)
+    return path
+
+
+PNG = {"type": "string", "contentMediaType": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        (PNG | {"drawn": True}, "sheet"),
+        (PNG, "image"),
+        ({"contentMediaType": "image/tiff"}, "file"),
+        ({"contentMediaType": "video/mp4"}, "video"),
+        ({"contentMediaType": "application/gzip"}, "file"),
+        ({"type": "string", "format": "date"}, "date"),
+        ({"type": "string", "format": "date-time"}, "moment"),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, "columns"),
+        ({"type": "object", "properties": {"a": {}}, "additionalProperties": True}, "json"),
+        ({"enum": ["a", None]}, "choice"),
+    ],
+)
+def test_the_schema_alone_says_what_a_person_does(entry: dict[str, Any], kind: str) -> None:
+    assert lone(entry).fields[0].kind == kind
+
+
+def test_a_lone_picture_goes_as_it_is_where_the_scorer_says_so(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    content = path.read_bytes()
+    assert lone(PNG, "image/png").body([str(path)]) == ("image/png", content)
+    kind, body = lone(PNG).body([str(path)])
+    assert kind == "application/json"
+    assert json.loads(body) == {"file": base64.b64encode(content).decode()}
+
+
+def test_a_picture_of_a_type_that_is_not_taken_is_written_anew(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.bmp")
+    kind, body = lone(PNG, "image/png").body([str(path)])
+    assert (kind, body[:4]) == ("image/png", b"\x89PNG")
+    with Image.open(io.BytesIO(body)) as sent, Image.open(path) as given:
+        assert sent.tobytes() == given.tobytes()
+    taken = PNG | {"accept": ["image/png", "image/bmp"]}
+    assert lone(taken, "image/bmp").body([str(path)]) == ("image/bmp", path.read_bytes())
+
+
+def test_a_sound_is_called_what_the_scorer_calls_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"RIFF")
+    taken = {"contentMediaType": "audio/wav", "accept": ["audio/wav", "audio/flac"]}
+    assert lone(taken, "audio/wav").body([str(path)]) == ("audio/wav", b"RIFF")
+
+
+@pytest.mark.parametrize(("mark", "sent"), [("black", True), ("white", False)])
+def test_an_empty_sheet_is_not_sent(mark: str, sent: bool, tmp_path: Path) -> None:
+    drawn = {"composite": str(picture(tmp_path / "a.png", mark=mark))}
+    sheet = lone(PNG | {"drawn": True}, "image/png")
+    if sent:
+        assert sheet.body([drawn])[0] == "image/png"
+    else:
+        with pytest.raises(NotAValue, match="file: found nothing; wanted a drawing or a picture"):
+            sheet.body([drawn])
+
+
+def test_every_field_that_is_wrong_is_named(description: Description) -> None:
+    values = ["old", None, "Rom", True, "", None, None, None, "["]
+    with pytest.raises(NotAValue, match="4 fields are wrong") as error:
+        description.row(values)
+    found = [entry["path"] for entry in error.value.fields]
+    assert found == ["/age", "/town", "/picture", "/tags"]
+
+
+FREE = {
+    "type": "object",
+    "required": ["cells"],
+    "properties": {"cells": {"type": "object", "additionalProperties": {"type": "number"}}},
+}
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b,c,d\n1,x,,2.5", '{"a": 1, "b": "x", "d": 2.5}', "a,b,c,d\r\n1,x,,2.5\r\n"]
+)
+def test_free_columns_are_a_json_object_or_a_line_of_csv(text: str) -> None:
+    found = described(document(FREE)).row([text])
+    assert found == {"cells": {"a": 1, "b": "x", "d": 2.5}}
+
+
+@pytest.mark.parametrize("text", ["a,b", "a,b\n1", "a\n1\n2", "[1]", "{"])
+def test_other_text_is_no_columns(text: str) -> None:
+    with pytest.raises(NotAValue, match="wanted a JSON object, or a line of CSV"):
+        described(document(FREE)).row([text])
+
+
+@given(st.text())
+@settings(database=None, max_examples=200)
+def test_any_text_is_columns_or_is_told(text: str) -> None:
+    try:
+        found = described(document(FREE)).row([text])
+    except NotAValue:
+        return
+    assert isinstance(found["cells"], dict)
+
+
+def test_cells_of_columns_that_hold_texts_alone_stay_texts() -> None:
+    row = {"type": "object", "additionalProperties": {"type": "string"}}
+    assert described(document(row)).row(["zip\n01234"]) == {"zip": "01234"}
+
+
+@pytest.mark.parametrize(
+    ("row", "sent"),
+    [
+        (FREE, {"cells": {"x": 1, "y": "a"}}),
+        ({"type": "object", "additionalProperties": True}, {"x": 1, "y": "a"}),
+    ],
+)
+def test_a_file_fills_free_columns(
+    row: dict[str, Any], sent: dict[str, Any], scorer: Scorer, told: Told, asked: list[Any]
+) -> None:
+    description = described(document(row))
+    lines = files.read(b"x,y\n1,a\n", description)
+    told.append((200, [{"p": 1}], {}))
+    assert list(files.scored(lines, description, scorer)) == [1]
+    assert asked == [[sent]]
+
+
+def test_a_list_of_probabilities_is_bars_in_the_order_of_the_classes() -> None:
+    schema = {"properties": {"kind": {"enum": ["cat", "dog", "cow"]}}}
+    found = answers.shown({"kind": "dog", "probabilities": [0.1, 0.7, 0.2]}, schema)
+    assert [found.index(f">{name}</span>") for name in ("cat", "dog", "cow")] == sorted(
+        found.index(f">{name}</span>") for name in ("cat", "dog", "cow")
+    )
+    assert '<p class="verdict">dog <span class="sure">70.0 %</span></p>' in found
+
+
+def test_of_many_classes_the_most_probable_are_shown() -> None:
+    shares = {f"class {number}": number / 1000 for number in range(40)}
+    found = answers.shown({"probabilities": shares}, {})
+    assert found.count('class="bar') == 11  # ten of them, and what holds them
+    assert "and 30 more" in found
+
+
+def test_a_list_of_labels_with_shares_is_bars_too() -> None:
+    found = answers.shown(
+        {"top": [{"label": "a", "score": 0.75}, {"label": "b", "score": 0.1}]}, {}
+    )
+    assert "75.0 %" in found
+    assert "width:10.0%" in found
+
+
+def test_a_number_has_its_unit_and_what_it_means() -> None:
+    price = {"type": "number", "unit": "dollars", "description": "Of a <house>."}
+    found = answers.shown({"price": 183250.4}, {"properties": {"price": price}})
+    assert '<p class="verdict">183,250 dollars</p>' in found
+    assert "Of a &lt;house&gt;." in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "sign"),
+    [
+        ("audio/wav", '<audio controls src="data:audio/wav;base64,aGk="'),
+        ("video/mp4", '<video controls src="data:video/mp4;base64,aGk="'),
+        ("application/gzip", '<a download="file" href="data:application/gzip;base64,aGk="'),
+        ("image/png", "image/png"),
+    ],
+)
+def test_files_of_an_answer_are_played_or_can_be_taken(kind: str, sign: str) -> None:
+    schema = {"properties": {"file": {"contentMediaType": kind}}}
+    assert sign in answers.shown({"file": "aGk="}, schema)
+
+
+def test_what_is_wrong_says_at_which_field() -> None:
+    entry = {"path": "/a/0", "found": "", "wanted": "Value error, <less>"}
+    found = answers.wrong("No", [entry])
+    assert 'data-field="a" data-told="wanted: &lt;less&gt;"' in found
 
 
 def test_an_answer_shows_verdict_share_and_the_rest_escaped() -> None:
@@ -159,9 +357,6 @@ def test_a_list_of_objects_is_a_table_and_a_picture_a_picture() -> None:
     found = answers.shown({"boxes": [{"x": 1, "y": 2}], "mask": "aGk="}, schema)
     assert "<th>x</th><th>y</th>" in found
     assert '<img src="data:image/png;base64,aGk="' in found
-
-
-Told = list[tuple[int, Any, dict[str, str]]]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import re
 import secrets
 import signal
 import sys
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slipway.errors import SlipwayError
-from slipway.host import build, container
+from slipway.host import build, container, sources
 from slipway.host.run import client_or_none, has_model, require_free, serve_job
 from slipway.spec import JobSpec
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from docker.models.networks import Network
 
 ADDRESS = "127.0.0.1"
+PORT = 8080
 PATIENCE = 180
 PAUSE = 0.2
 MEMORY = "1g"
@@ -90,7 +92,7 @@ def beside(
             page,
             name=f"{inside.name}-page",
             environment={"SCORER_URL": f"http://{name}:8080"},
-            ports={"8080/tcp": (ADDRESS, port)},
+            ports={f"{page_port(spec)}/tcp": (ADDRESS, port)},
             network=outside.name,
             mem_limit=MEMORY,
             shm_size=MEMORY,
@@ -103,6 +105,14 @@ def beside(
         for made in (scorer, shown):
             container.start(made)
         yield {"scorer": scorer, "demo page": shown}
+
+
+def page_port(spec: JobSpec) -> int:
+    """Return the port that a page listens on: the last that its own Dockerfile exposes, or 8080."""
+    recipe = spec.folder / sources.PAGE / "Dockerfile"
+    text = recipe.read_text("utf-8") if recipe.is_file() else ""
+    exposed = re.findall(r"^EXPOSE +(\d+)(?:/tcp)? *$", text, re.M)
+    return int(exposed[-1]) if exposed else PORT
 
 
 @contextlib.contextmanager
@@ -125,7 +135,7 @@ def attend(pair: dict[str, Container], url: str) -> None:
         _fail_if_ended(pair, ended, PAUSE)
         if time.monotonic() > end:
             raise SlipwayError(f"the demo page does not answer after {PATIENCE} s")
-    click.echo(f"open {url} in a browser; Ctrl-C stops it")
+    click.echo(f"open {url} in a browser; Ctrl-C ends the page and its scorer")
     _fail_if_ended(pair, ended, None)
 
 
