@@ -40,14 +40,16 @@ def widget(field: Field, **more: Any) -> gr.components.Component:
             # Gradio's own keeps the last good date and says nothing of a bad one
             shape = "YYYY-MM-DD" if field.kind == "date" else "YYYY-MM-DD HH:MM:SS"
             value = str(field.value or "").replace("T", " ")
-            return gr.Textbox(value, placeholder=shape, **hint, **more)
+            return gr.Textbox(value, placeholder=shape, max_lines=1, **hint, **more)
         case "json":
             return gr.Code(json.dumps(field.value), language="json", **more)
         case "columns":
             told = field.hint or "A header and a line of CSV, or a JSON object."
             value = columns.written(field.value)
             return gr.Textbox(value, lines=3, max_lines=12, info=told, **more)
-    return gr.Textbox(field.value, lines=_lines(field), max_length=field.longest, **hint, **more)
+    lines = _lines(field)
+    more |= hint | {"lines": lines, "max_lines": 1 if lines == 1 else 20}
+    return gr.Textbox(field.value, max_length=field.longest, **more)
 
 
 def _label(field: Field) -> str:
@@ -85,7 +87,7 @@ def _number(field: Field, **more: Any) -> gr.components.Component:
     if field.required and not field.nullable and field.low is not None and field.high is not None:
         return gr.Slider(field.low, field.high, value=field.value, step=field.step, **more)
     if field.value is None:
-        return gr.Textbox("", placeholder=field.wanted, **more)
+        return gr.Textbox("", placeholder=field.wanted, max_lines=1, **more)
     precision = 0 if field.kind == "whole" else None
     return gr.Number(field.value, precision=precision, **more)
 
