@@ -249,7 +249,7 @@ def test_a_recording_is_scored(pages: Pages) -> None:
     page.wait(UPLOADED)
     told = score(page)
     assert told.startswith("speech")
-    assert float(re.search(r"([\d.]+) s\b", told)[1]) >= 1  # type: ignore[index]
+    assert float(re.search(r"([\d.]+) s\b", told)[1]) > 0.5  # type: ignore[index]
 
 
 def test_a_long_form_has_its_examples_and_sends_nothing_for_what_is_empty(pages: Pages) -> None:
