@@ -1,6 +1,7 @@
 """The command line as a user meets it: what is printed, and the exit code."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,14 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from slipway.host import catalog, check, environment, process
-from tests.host.conftest import Engine, Slipway
+from slipway.host import catalog, check, cli, environment, process
+from tests.host.conftest import REPOSITORY, Engine, Slipway
 
 
 def test_list_shows_every_job(slipway: Slipway) -> None:
     code, out, _ = slipway("list")
     assert code == 0
     assert "example  Which of two kinds" in out
+
+
+def test_every_command_has_its_row_in_the_docs() -> None:
+    text = (REPOSITORY / "docs" / "05-host.md").read_text("utf-8")
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    told = set(re.findall(r"[a-z-]+", rows))
+    assert set(cli.cli.commands) - told == set()
 
 
 def test_an_unknown_job_is_one_line_and_exit_code_2(slipway: Slipway) -> None:
