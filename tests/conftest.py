@@ -71,8 +71,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
         return []
     names = ", ".join(folder.name for folder in job_folders(config))
     return [
-        f"{len(about_jobs) - len(once)} tests of the jobs {names}; {len(once)} of the runtime, once, "
-        f"on {quickest_job().name}, which has the fewest resources.minutes"
+        f"{len(about_jobs) - len(once)} tests of the jobs {names}; {len(once)} of the runtime, "
+        f"once, on {quickest_job().name}, which has the fewest resources.minutes"
     ]
 
 
