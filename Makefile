@@ -2,7 +2,7 @@
 #   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)
 #   SUITE= (bench)   ENGINE=local|ray|...   SHARDS=4 (batch)
 .DEFAULT_GOAL := help
-.PHONY: help list new build run test check serve score batch submit bench demo up down clean hooks locks
+.PHONY: help list new build run test check serve score batch submit batches batch-cancel bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway
 BASE ?= base
 ENGINE ?= local
@@ -38,6 +38,12 @@ batch: .venv/stamp  ## score in many containers: make batch JOB=NAME IN= OUT= [S
 submit: .venv/stamp  ## run a verb on an engine: make submit JOB=NAME CMD="train --seed 3" [ENGINE=ray]
 	@$(SLIPWAY) submit --engine $(ENGINE) $(JOB) $(CMD)
 
+batches: .venv/stamp  ## list a job's batches: make batches JOB=NAME
+	@$(SLIPWAY) batches $(JOB)
+
+batch-cancel: .venv/stamp  ## stop a batch: make batch-cancel JOB=NAME ID=...
+	@$(SLIPWAY) batch-cancel $(JOB) $(ID)
+
 bench: .venv/stamp  ## measure beside others: make bench JOB=NAME [SUITE=serving|batch|soak|score]
 	@$(SLIPWAY) bench $(JOB) $(CMD)
 
@@ -60,7 +66,7 @@ locks: .venv/stamp  ## write the lock files in images/ anew from pyproject.toml
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" images/lock
 
 help:  ## show this
-	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 # Made anew when its lock changes; slipway itself is found through a path file.
 .venv/stamp: images/host.txt

@@ -21,6 +21,8 @@ from slipway.export import Exported, check_proof, load_exported
 from slipway.logs import say
 from slipway.spec import JobSpec
 
+PLACES = {"file", "line"}
+"""Columns that a scored file has beside an answer's fields."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -153,6 +155,12 @@ class Job:
             typing.get_args(_evaluated(self.scorer.__annotations__[key], names))
             for key in (list(inspect.signature(self.scorer).parameters)[1], "return")
         )
+        taken = sorted(PLACES & set(answers[0].model_fields))
+        if taken:
+            raise InputInvalid(
+                f"{self.spec.folder / 'job.py'}: {answers[0].__name__} has a field {taken[0]!r}; "
+                f"wanted another name: an answer in a file carries the {taken[0]} of its row"
+            )
         return rows[0], answers[0]
 
     def main(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -31,6 +31,9 @@ HYPERPARAMETERS = "hyperparameters.json"
 FAILURE_LENGTH = 1024  # what SageMaker shows
 REPORTS = ("metrics.json", "report.html", "run.json")
 TRAINING_CHANNELS = ("training", "train")
+JSON_NAMES: dict[type, str] = {dict: "object", list: "list"}
+
+Given = TypeVar("Given", bound=dict[str, Any] | list[str])
 
 
 @dataclass(frozen=True)
@@ -180,15 +183,25 @@ def hyperparameters() -> dict[str, Any]:
 
     Its SDK writes some of them as JSON in the string.
     """
-    text = os.environ.get("SM_HPS")
-    if text:
-        try:
-            found = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise InputInvalid(f"SM_HPS: wanted a JSON object ({error})") from None
-    else:
+    found = _variable("SM_HPS", dict)
+    if found is None:
         found = _read(sagemaker() / "input" / "config" / HYPERPARAMETERS)
     return {name.replace("-", "_"): _unquoted(value) for name, value in found.items()}
+
+
+def _variable(name: str, kind: type[Given]) -> Given | None:
+    """Return the JSON of a variable, None where it is not set or empty; raise InputInvalid."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise InputInvalid(f"{name}: wanted a JSON {JSON_NAMES[kind]} ({error})") from None
+    if not isinstance(found, kind):
+        told = f"found a {type(found).__name__}; wanted a JSON {JSON_NAMES[kind]}"
+        raise InputInvalid(f"{name}: {told}")
+    return found
 
 
 def _unquoted(value: Any) -> Any:
@@ -244,13 +257,8 @@ def _vertex_data(spec: JobSpec) -> Path:
 def _channels() -> dict[str, Path]:
     """Return the folders of SageMaker's channels by name."""
     folder = sagemaker() / "input" / "data"
-    named = os.environ.get("SM_CHANNELS")
-    if named:
-        try:
-            names = list(json.loads(named))
-        except (ValueError, TypeError) as error:
-            raise InputInvalid(f"SM_CHANNELS={named!r}: wanted a JSON list ({error})") from None
-    else:
+    names = _variable("SM_CHANNELS", list)
+    if names is None:
         names = [path.name for path in folder.glob("[!.]*") if path.is_dir()]
     return {
         name: Path(os.environ.get(f"SM_CHANNEL_{name.upper()}") or folder / name) for name in names

@@ -49,7 +49,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a container of the job asks of its machine."""
+    """What a container of the job asks of its machine.
+
+    ``minutes`` is the wall time of one ``run`` on the real data on such a machine, rounded up.
+    """
 
     memory: str = "2g"
     cpus: float = 2

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway.host import build, engine
+from slipway.host import build
 from slipway.host.engines import Work
 from slipway.spec import JobSpec
 from tests.batches import finish
@@ -30,33 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes ``run`` as often as ``--runs`` says; its number seeds the disorder."""
     if "run" in metafunc.fixturenames:
         metafunc.parametrize("run", range(metafunc.config.getoption("--runs")))
-
-
-FIGURES = pytest.StashKey[dict[str, str]]()
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print what was measured: that a batch ends does not tell how soon."""
-    for name, text in config.stash.get(FIGURES, {}).items():
-        terminalreporter.write_line(f"{name}: {text}")
-
-
-@pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> dict[str, str]:
-    """Figures to print at the end, by name."""
-    return pytestconfig.stash.setdefault(FIGURES, {})
-
-
-@pytest.fixture(scope="session")
-def client() -> Iterator[Any]:
-    try:
-        found = engine.connect()
-    except engine.EngineAbsent as error:
-        pytest.skip(str(error))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="session")

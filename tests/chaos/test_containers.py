@@ -14,6 +14,7 @@ from slipway.host.engines import LABEL, Work
 from tests.batches import finish
 from tests.chaos import disorder
 
+pytestmark = pytest.mark.once
 ROWS = 400  # as tests/chaos/conftest.py writes
 BUCKET = "rows"
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}

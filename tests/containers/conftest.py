@@ -1,7 +1,8 @@
 """One job's image at a time, in containers as strict as the contract allows.
 
 Every container has a read-only root without tmpfs, no capabilities, no new privileges and, unless
-it serves, no network. It is removed with its volumes whatever happens.
+it serves, no network. It is removed with its volumes whatever happens. Jobs run on their samples,
+in seconds; what they reach on real data is for tests/accept to say.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from typing import Any
 
 import pytest
 
-from slipway.host import build, engine
+from slipway.host import build
 from slipway.spec import JobSpec
 
-SEED = 3
-DONE = (0, 3)  # whether this seed reaches the bars is for tests/accept to say
+DONE = (0, 3)  # whether the sample's bars are reached is for test_job.py to say
+ANYBODY = "12345:12345"
 PATIENCE = 120
 NUMBER = itertools.count(1)
-FIGURES = pytest.StashKey[dict[str, str]]()
 FUSE = threading.Event()  # never set: waiting on it is how a poll pauses
 
 
@@ -73,6 +73,13 @@ class Server:
         code, _, text = self.ask("/score", sent, Content_Type="application/json")
         return code, json.loads(text)
 
+    def status(self, path: str) -> int:
+        """Return the status of a GET, 0 where the port does not answer yet."""
+        try:
+            return self.ask(path)[0]
+        except OSError:
+            return 0
+
     def log(self) -> str:
         return self.container.logs().decode()
 
@@ -84,16 +91,12 @@ class Subject:
     client: Any
     image: Any
     spec: JobSpec
-    mirror: Path | None
 
     @contextmanager
     def started(self, *arguments: str, out: Path | None = None, **more: Any) -> Iterator[Any]:
         """Give a running container; ``mounts`` maps a folder to (path inside, mode)."""
         mounts = dict(more.pop("mounts", {}))
         environ = {"SLIPWAY_IMAGE": f"{self.image.tags[0]}@{self.image.id}"}
-        if self.mirror:
-            mounts[self.mirror] = ("/mirror", "ro")
-            environ["SLIPWAY_MIRROR"] = "/mirror"
         if out:
             mounts[out] = ("/artifacts", "rw")
         options = {
@@ -165,35 +168,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docker)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Print what was measured: a limit that holds does not tell how far off it is."""
-    for name, text in config.stash.get(FIGURES, {}).items():
-        terminalreporter.write_line(f"{name}: {text}")
-
-
 @pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> dict[str, str]:
-    """Figures to print at the end, by name."""
-    return pytestconfig.stash.setdefault(FIGURES, {})
-
-
-@pytest.fixture(scope="session")
-def client() -> Iterator[Any]:
-    try:
-        found = engine.connect()
-    except engine.EngineAbsent as error:
-        pytest.skip(str(error))
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="session")
-def subject(folder: Path, root: Path, client: Any, mirror: Path | None) -> Subject:
+def subject(folder: Path, root: Path, client: Any) -> Subject:
     """The image of the job, built where it is absent or stale."""
     spec = JobSpec.read(folder)
-    return Subject(client, build.build_job(client, root, spec), spec, mirror)
+    return Subject(client, build.build_job(client, root, spec), spec)
 
 
 @pytest.fixture(scope="session")
@@ -228,22 +207,10 @@ def out(make_folder: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_here(
-    subject: Subject, make_folder: Callable[..., Path]
-) -> Callable[[], tuple[Path, Ended]]:
-    """Return a function that runs the whole job anew, always with the same seed."""
-
-    def run() -> tuple[Path, Ended]:
-        place = make_folder()
-        return place, subject.run("run", "--seed", str(SEED), out=place)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def finished(run_here: Callable[[], tuple[Path, Ended]]) -> tuple[Path, Ended]:
-    """The artifacts of one whole run, and how it ended."""
-    place, run = run_here()
+def finished(subject: Subject, make_folder: Callable[..., Path]) -> tuple[Path, Ended]:
+    """The artifacts of one whole run by a user whom no image knows, and how it ended."""
+    place = make_folder()
+    run = subject.run("run", "--seed", "0", out=place, user=ANYBODY)
     assert run.code in DONE, run.err
     return place, run
 
@@ -280,19 +247,25 @@ def wrong(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def server(subject: Subject, trained: Path, make_folder: Callable[..., Path]) -> Iterator[Server]:
-    """A server with a warm model, shared by the tests that only ask."""
+def warmed(
+    subject: Subject, trained: Path, make_folder: Callable[..., Path]
+) -> Iterator[tuple[Server, list[int]]]:
+    """A server with a warm model, and what it said of its readiness until then."""
+    seen: list[int] = []
+
+    def poll() -> bool:
+        seen.append(found.status("/readyz"))
+        return seen[-1] == 200
+
     with subject.serving(make_folder(trained)) as found:
-        wait_until(lambda: answers(found))
-        yield found
+        wait_until(poll, pause=0.005)
+        yield found, seen
 
 
-def answers(server: Server) -> bool:
-    """Tell whether a server is ready; a port that does not answer yet is not."""
-    try:
-        return server.ask("/readyz")[0] == 200
-    except OSError:
-        return False
+@pytest.fixture(scope="session")
+def server(warmed: tuple[Server, list[int]]) -> Server:
+    """A server with a warm model, shared by the tests that only ask."""
+    return warmed[0]
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,12 @@ import json
 import os
 import threading
 
+import pytest
+
 from slipway.host import batch
 from slipway.host.engines import LABEL, Work, local
+
+pytestmark = pytest.mark.once
 
 
 def test_a_killed_container_costs_its_shard_only(

@@ -19,9 +19,9 @@ import pytest
 
 from slipway.errors import SlipwayError
 from slipway.host import build, services, sources
-from tests.conftest import job_folders
 from tests.demo import chromium
 
+pytestmark = pytest.mark.once
 PORTS = ("PORT", "DEMO_PORT", "MLFLOW_PORT", "PROMETHEUS_PORT")
 VARIABLES = {"scorer": "PORT", **{name: f"{name.upper()}_PORT" for name in sources.SERVICES}}
 
@@ -81,17 +81,9 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def stack(
-    subject: Any,
-    folder: Path,
-    pytestconfig: pytest.Config,
-    root: Path,
-    trained: Path,
-    make_folder: Any,
-    wait_for: Any,
+    subject: Any, root: Path, trained: Path, make_folder: Any, wait_for: Any
 ) -> Iterator[Stack]:
-    """The stack around the first job, with every service healthy."""
-    if folder != job_folders(pytestconfig)[0]:
-        pytest.skip("compose.yaml is tried with one job, and not with this one")
+    """The stack around one job, with every service healthy."""
     try:
         compose = services.compose_command()
     except SlipwayError as error:

@@ -1,9 +1,11 @@
 """One image on every platform: SageMaker, Vertex AI, KServe, MLflow, and `docker run` alone."""
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
+import tarfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from slipway.host import environment
 
 JSON, CSV, LINES = "application/json", "text/csv", "application/jsonlines"
 ROOT, USER = "0", "1000:0"
+SHORT = {"limit": "400", "epochs": "1"}  # a whole run is for `finished`
 
 
 def write_json(path, content):
@@ -52,15 +55,8 @@ def served(subject, wait_for, **more):
     """Give a ready server of an image that was told nothing but `serve`."""
     with subject.serving(None, **more) as server:
         health = more.get("environ", {}).get("AIP_HEALTH_ROUTE", "/ping")
-        wait_for(lambda: status(server, health) == 200)
+        wait_for(lambda: server.status(health) == 200)
         yield server
-
-
-def status(server, path):
-    try:
-        return server.ask(path)[0]
-    except OSError:
-        return 0
 
 
 def asked(server, path, body, **headers):
@@ -84,17 +80,24 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("user", [ROOT, USER], ids=["root", "uid 1000"])
-def test_sagemaker_trains_and_serves_without_a_flag(
-    subject, opt_ml, user, rows, wait_for, channels
-):
-    place = opt_ml(seed="3", limit="400", sagemaker_region="nowhere")
+def test_sagemaker_trains_and_serves_without_a_flag(subject, opt_ml, rows, wait_for, channels):
+    sagemaker(subject, opt_ml, ROOT, rows, wait_for, channels)
+
+
+@pytest.mark.once
+def test_sagemaker_needs_no_root(subject, opt_ml, rows, wait_for, channels):
+    sagemaker(subject, opt_ml, USER, rows, wait_for, channels)
+
+
+def sagemaker(subject, opt_ml, user, rows, wait_for, channels):
+    """Train in SageMaker's tree and serve what came of it."""
+    place = opt_ml(seed="3", sagemaker_region="nowhere", **SHORT)
     ended = subject.run("train", user=user, mounts={place: ("/opt/ml", "rw")})
     assert ended.code == 0, ended.err
     assert "SageMaker" in ended.err
     record = json.loads((place / "output" / "data" / "run.json").read_text("utf-8"))
     assert record["train"]["options"]["seed"] == 3
-    assert not channels or record["prepare"]["tier"] == "own"
+    assert record["prepare"]["tier"] == tier_of(subject, channels)
     for name in ("metrics.json", "report.html"):
         assert (place / "output" / "data" / name).is_file()
     assert not (place / "output" / "failure").exists()
@@ -102,6 +105,15 @@ def test_sagemaker_trains_and_serves_without_a_flag(
     with served(subject, wait_for, user=user, mounts=mounts) as server:
         check_invocations(server, rows)
         assert json.loads(server.ask("/version")[2])["seed"] == 3
+
+
+def tier_of(subject, channels):
+    """Return the tier of what the channels hold: a file with the real one's checksum is that."""
+    real = [
+        hashlib.sha256(file.read_bytes()).hexdigest() == subject.spec.data[name].sha256
+        for name, file in channels
+    ]
+    return ("mirror" if all(real) else "own") if channels else "none"
 
 
 def check_invocations(server, rows):
@@ -147,7 +159,8 @@ def test_vertex_trains_into_a_bucket_and_serves_from_it(
         (bucket / "rows").write_bytes(channels[0][1].read_bytes())
         environ["AIP_TRAINING_DATA_URI"] = "gs://bucket/rows"
     mounts = {bucket: ("/gcs/bucket", "rw")}
-    ended = subject.run("train", mounts=mounts, environ=environ, read_only=False)
+    command = ("train", *(f"--{name}={text}" for name, text in SHORT.items()))
+    ended = subject.run(*command, mounts=mounts, environ=environ, read_only=False)
     assert ended.code == 0, ended.err
     assert (bucket / "run 1" / "report.html").is_file()
     environ = {
@@ -165,6 +178,7 @@ def test_vertex_trains_into_a_bucket_and_serves_from_it(
         assert (code, json.loads(text)["fields"][0]["path"]) == (422, "/instances")
 
 
+@pytest.mark.once
 def test_a_bucket_that_is_not_mounted_is_told(subject):
     ended = subject.run("serve", environ={"AIP_STORAGE_URI": "gs://bucket/model"})
     assert ended.code == 5
@@ -220,7 +234,18 @@ def test_mlflow_by_its_client(server, rows):
     assert server.ask("/health")[0] == 200
 
 
-def test_docker_run_with_nothing_runs_the_job(subject):
-    ended = subject.run(read_only=False)
-    assert ended.code in (0, 3), ended.err
+def test_docker_run_with_nothing_runs_the_job_and_gives_equal_bytes(
+    subject, finished, leave, digests, tmp_path
+):
+    with subject.started(read_only=False) as container:
+        ended = leave(container)
+        archive = io.BytesIO(b"".join(container.get_archive("/artifacts")[0]))
+    place, wanted = finished
+    assert ended.code == wanted.code, ended.err
     assert "/artifacts/report.html" in ended.out
+    with tarfile.open(fileobj=archive) as files:
+        files.extractall(tmp_path, filter="data")
+    again = tmp_path / "artifacts"
+    assert (place / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
+    assert digests(place / "model") == digests(again / "model")
+    assert digests(place / "data") == digests(again / "data")

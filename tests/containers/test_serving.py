@@ -8,40 +8,21 @@ import socket
 import pytest
 
 
-def test_readiness_is_503_until_the_model_is_warm_and_200_ever_after(
-    subject, trained, make_folder, wait_for
-):
-    seen = []
-
-    def poll(server):
-        try:
-            seen.append(server.ask("/readyz")[0])
-        except OSError:
-            return False
-        return seen[-1] == 200
-
-    with subject.serving(make_folder(trained)) as server:
-        wait_for(lambda: poll(server), pause=0.005)
-        for _ in range(20):
-            poll(server)
-        assert server.ask("/livez")[0] == 200
-    assert [code for code, _ in itertools.groupby(seen)] == [503, 200]
+def test_readiness_is_503_until_the_model_is_warm_and_200_ever_after(warmed):
+    server, seen = warmed
+    seen += [server.status("/readyz") for _ in range(20)]
+    assert [code for code, _ in itertools.groupby(seen) if code] == [503, 200]
+    assert server.status("/livez") == 200
 
 
+@pytest.mark.once
 def test_a_server_without_a_model_lives_and_says_why_it_is_not_ready(subject, out, rows, wait_for):
     with subject.serving(out) as server:
-        wait_for(lambda: live(server))
+        wait_for(lambda: server.status("/livez") == 200)
         wait_for(lambda: "no model" in server.ask("/readyz")[2])
         code, answer = server.score(rows[0])
     assert code == 503
     assert "run train first" in answer["error"]
-
-
-def live(server):
-    try:
-        return server.ask("/livez")[0] == 200
-    except OSError:
-        return False
 
 
 def test_a_row_and_a_list_of_rows_answer_alike(server, rows, described):
@@ -93,7 +74,7 @@ def test_version_names_job_model_and_build(server, subject, trained):
     record = json.loads((trained / "run.json").read_text("utf-8"))["train"]
     assert found["job"] == subject.spec.name
     assert found["built"]["commit"] == subject.image.labels["org.opencontainers.image.revision"]
-    assert (found["tier"], found["seed"]) == (record["tier"], 3)
+    assert (found["tier"], found["seed"]) == (record["tier"], 0)
     assert len(found["model"]) == 12
 
 
@@ -150,11 +131,13 @@ def raw(server, head, chunks):
         return int(connection.recv(4096).split()[1])
 
 
+@pytest.mark.once
 def test_a_body_declared_too_large_is_413_before_it_is_sent(server):
     head = f"Content-Type: application/json\r\nContent-Length: {2**40}"
     assert raw(server, head, []) == 413
 
 
+@pytest.mark.once
 def test_a_body_too_large_that_declares_nothing_is_413(server):
     head = "Content-Type: application/json\r\nTransfer-Encoding: chunked"
     size = 2**20
@@ -181,6 +164,7 @@ HEADS = (
 )
 
 
+@pytest.mark.once
 def test_slow_clients_hold_up_neither_health_nor_good_requests(server, rows):
     place = (server.host, server.port)
     slow = [socket.create_connection(place, timeout=60) for _ in range(SLOW)]
@@ -197,6 +181,7 @@ def test_slow_clients_hold_up_neither_health_nor_good_requests(server, rows):
     assert server.score(rows[:2])[0] == 200
 
 
+@pytest.mark.once
 def test_a_body_of_100_megabytes_is_413_and_never_in_memory(server, rows):
     before = resident(server)
     connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
@@ -213,9 +198,10 @@ def resident(server):
     return server.container.stats(stream=False)["memory_stats"]["usage"]
 
 
+@pytest.mark.once
 def test_a_worker_that_is_killed_is_replaced(subject, trained, make_folder, rows, wait_for):
     with subject.serving(make_folder(trained), "--workers", "2") as server:
-        wait_for(lambda: live(server) and server.ask("/readyz")[0] == 200)
+        wait_for(lambda: server.status("/readyz") == 200)
         code = "import os, signal; os.kill(max(int(p) for p in os.listdir('/proc') if p.isdigit()"
         code += " and int(p) != os.getpid()), signal.SIGKILL)"
         server.container.exec_run(["/opt/venv/bin/python", "-c", code])

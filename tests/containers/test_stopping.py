@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import shutil
 import threading
 import time
 from collections import Counter
@@ -14,25 +15,28 @@ PROGRESS = re.compile(r"^[^:\n]+: \d+( of \d+)?$", re.MULTILINE)
 CLIENTS = 16
 LOADED_SECONDS = 2
 LEAVE_SECONDS = 25
+TOO_SOON = 2
 
 
 def test_training_stopped_and_resumed_ends_in_the_same_model(
-    subject, trained, out, digests, wait_for, leave, figures
+    subject, trained, make_folder, digests, wait_for, leave, figures
 ):
-    assert subject.run("prepare", "--seed", "3", out=out).code == 0
-    with subject.started("train", "--seed", "3", out=out) as container:
+    out = make_folder(trained)
+    shutil.rmtree(out / "model")
+    with subject.started("train", "--seed", "0", out=out) as container:
         wait_for(lambda: progressed(container) or gone(container))
-        if gone(container):
-            pytest.skip("train ends before it tells of progress: nothing to resume")
         asked = time.monotonic()
-        container.kill("SIGTERM")
+        if not gone(container):
+            container.kill("SIGTERM")
         stopped = leave(container)
         took = time.monotonic() - asked
+    if stopped.code == 0 and took < TOO_SOON:
+        pytest.skip("train ends on the sample as soon as it tells of progress: nothing to resume")
     assert stopped.code == 143, stopped.err
     assert took < LEAVE_SECONDS + 5
     assert "Traceback" not in stopped.err
     assert list((out / "checkpoints").iterdir())
-    again = subject.run("train", "--seed", "3", out=out)
+    again = subject.run("train", "--seed", "0", out=out)
     assert again.code == 0, again.err
     assert "resuming train" in again.err
     found, wanted = digests(out / "model"), digests(trained / "model")
@@ -62,10 +66,7 @@ class Load:
 
     def balance(self):
         while not self.over:
-            try:
-                self.ready = self.server.ask("/readyz")[0] == 200
-            except OSError:
-                self.ready = False
+            self.ready = self.server.status("/readyz") == 200
             threading.Event().wait(0.1)
 
     def ask(self):
@@ -97,7 +98,7 @@ def test_no_answer_is_lost_when_a_loaded_server_is_stopped(
     subject, trained, make_folder, rows, wait_for, leave, figures
 ):
     with subject.serving(make_folder(trained)) as server:
-        wait_for(lambda: ready(server))
+        wait_for(lambda: server.status("/readyz") == 200)
         load = Load(server, json.dumps(rows[0]).encode())
         clients = [threading.Thread(target=load.ask) for _ in range(CLIENTS)]
         balancer = threading.Thread(target=load.balance)
@@ -123,13 +124,7 @@ def test_no_answer_is_lost_when_a_loaded_server_is_stopped(
     assert "Traceback" not in stopped.err
 
 
-def ready(server):
-    try:
-        return server.ask("/readyz")[0] == 200
-    except OSError:
-        return False
-
-
+@pytest.mark.once
 def test_shards_together_are_the_whole(subject, trained, make_folder, rows, write_rows, read_rows):
     place = make_folder(trained)
     write_rows(place / "rows.jsonl", rows)
@@ -146,6 +141,7 @@ def test_shards_together_are_the_whole(subject, trained, make_folder, rows, writ
     assert read_rows(place / "whole.jsonl") == sorted(found, key=lambda row: row["line"])
 
 
+@pytest.mark.once
 def test_a_finished_shard_is_skipped_and_a_changed_input_is_not(
     subject, trained, make_folder, rows, write_rows
 ):

@@ -31,13 +31,17 @@ def test_run_prints_metrics_the_tier_and_the_report(finished, subject):
     assert "Traceback" not in run.err
 
 
-def test_the_mirror_is_taken_where_there_is_one(trained, subject):
-    tier = json.loads((trained / "run.json").read_text("utf-8"))["prepare"]["tier"]
-    held = subject.mirror and all(
-        (subject.mirror / dataset.file).is_file() for dataset in subject.spec.data.values()
-    )
-    expected = ("mirror" if held else "sample") if subject.spec.data else "none"
-    assert expected == tier
+def test_the_mirror_is_taken_where_there_is_one(subject, mirror, out):
+    held = mirror and all((mirror / data.file).is_file() for data in subject.spec.data.values())
+    if not (held and subject.spec.data):
+        pytest.skip("no mirror of the job's data")
+    mounts, environ = {mirror: ("/mirror", "ro")}, {"SLIPWAY_MIRROR": "/mirror"}
+    ended = subject.run("prepare", "--limit", LIMIT, out=out, mounts=mounts, environ=environ)
+    assert ended.code == 0, ended.err
+    record = json.loads((out / "run.json").read_text("utf-8"))["prepare"]
+    assert record["tier"] == "mirror"
+    wanted = {name: data.sha256 for name, data in subject.spec.data.items()}
+    assert {name: found["sha256"] for name, found in record["data"].items()} == wanted
 
 
 def test_the_report_is_one_file(trained):
@@ -46,18 +50,10 @@ def test_the_report_is_one_file(trained):
         assert reference not in text.replace('<a href="http', "")
 
 
-def test_two_runs_with_one_seed_give_equal_bytes(finished, trained, run_here, digests):
-    again, run = run_here()
-    assert run.code == finished[1].code, run.err
-    assert (trained / "metrics.json").read_bytes() == (again / "metrics.json").read_bytes()
-    assert digests(trained / "model") == digests(again / "model")
-    assert digests(trained / "data") == digests(again / "data")
-
-
 @pytest.mark.parametrize("verb", ["prepare", "train", "evaluate"])
 def test_run_json_tells_how_a_figure_came_about(trained, subject, verb):
     record = json.loads((trained / "run.json").read_text("utf-8"))[verb]
-    assert record["options"]["seed"] == 3
+    assert record["options"]["seed"] == 0
     assert record["image"] == f"{subject.image.tags[0]}@{subject.image.id}"
     assert record["built"]["commit"] == subject.image.labels["org.opencontainers.image.revision"]
     assert record["wall_seconds"] > 0
@@ -68,13 +64,10 @@ def test_run_json_tells_how_a_figure_came_about(trained, subject, verb):
 
 def test_run_json_names_each_dataset_by_its_sha256(trained, subject, digests):
     record = json.loads((trained / "run.json").read_text("utf-8"))["prepare"]
+    assert record["tier"] == ("sample" if subject.spec.data else "none")
     assert set(record["data"]) == set(subject.spec.data)
-    for name, found in record["data"].items():
-        dataset = subject.spec.data[name]
-        if found["tier"] == "sample":
-            assert found["sha256"] in digests(subject.spec.folder).values()
-        else:
-            assert found["sha256"] == dataset.sha256
+    for found in record["data"].values():
+        assert found["sha256"] in digests(subject.spec.folder).values()
 
 
 def test_help_answers_within_its_budget(subject, figures):
@@ -110,6 +103,7 @@ def test_card_tells_the_question_and_the_figures(trained, subject):
         assert name in card.out
 
 
+@pytest.mark.once
 def test_models_lists_what_was_registered_and_promotes_it(trained, make_folder, subject):
     place = make_folder(trained)
     assert "candidate" in subject.run("models", out=place).out
@@ -138,17 +132,14 @@ def test_export_writes_a_model_or_says_why_not(trained, make_folder, subject):
         assert "ONNX" in export.err
 
 
-@pytest.mark.parametrize("user", ["0:0", "1000:0", "12345:12345"])
-def test_any_user_can_run_and_score(user, subject, out, rows, write_rows, read_rows):
-    run = subject.run("run", "--data", "sample", "--limit", LIMIT, out=out, user=user)
-    assert run.code == 0, run.err
-    for word in ("Traceback", "Warning"):
-        assert word not in run.err
-    write_rows(out / "rows.jsonl", rows)
+@pytest.mark.parametrize("user", ["0:0", "12345:12345"])
+def test_any_user_can_score(user, subject, trained, make_folder, rows, write_rows, read_rows):
+    place = make_folder(trained)
+    write_rows(place / "rows.jsonl", rows)
     inside = ("/artifacts/rows.jsonl", "/artifacts/scores.jsonl")
-    score = subject.run("score", *inside, out=out, user=user)
+    score = subject.run("score", *inside, out=place, user=user)
     assert score.code == 0, score.err
-    assert len(read_rows(out / "scores.jsonl")) == len(rows)
+    assert len(read_rows(place / "scores.jsonl")) == len(rows)
 
 
 def test_the_image_carries_its_labels_and_its_user(subject):

@@ -8,6 +8,7 @@ how it was called, and the stand-in of the engine has the images that it "built"
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 from docker.errors import APIError, ImageNotFound
 
-from slipway.host import build, engine, sources
+from slipway.host import build, catalog, cli, engine, sources
+from slipway.host.engines import Work
 from slipway.host.new import create
 
 REPOSITORY = Path(__file__).parents[2]
+Slipway = Callable[..., tuple[int, str, str]]
 MAKES = ("RUNNER", "GPU", "PORT", "JOB")
 RECORDER = """#!{python} -IS
 import json, sys
@@ -141,6 +144,40 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     create(folder, "example", "base")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def slipway(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Slipway:
+    """Return a function that runs the command line and gives exit code, stdout and stderr."""
+    monkeypatch.setattr(catalog, "project_root", lambda: root)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def make_work(tmp_path: Path) -> Callable[..., Work]:
+    """Return a function that makes the work of a batch from one address of a store to another."""
+
+    def make(source: str = "s3://bucket/rows.jsonl", **more: Any) -> Work:
+        usual = {
+            "name": "slipway-example-1234567890",
+            "image": "registry.example/slipway/example:1",
+            "arguments": ("score", source, "s3://bucket/parts"),
+            "environ": {"AWS_SECRET_ACCESS_KEY": "open-sesame"},
+            "logs": tmp_path,
+        }
+        return Work(**(usual | more))
+
+    return make
 
 
 @pytest.fixture

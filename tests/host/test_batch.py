@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from slipway.errors import CapReached, SlipwayError, Stopped
-from slipway.host import batch, catalog, cli, process
+from slipway.host import batch, process
 from slipway.host.engines import Ended, Work
 from slipway.spec import Resources
+from tests.host.conftest import Slipway
 
 PROGRAM = Path(__file__).with_name("scoring.py")
-Slipway = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -30,27 +30,18 @@ def rows(root: Path) -> list[int]:
 
 @pytest.fixture
 def slipway(
-    root: Path, rows: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    slipway: Slipway, root: Path, rows: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> Slipway:
     """Return a function that runs the command line; a job's process is the stand-in of an image."""
     python = root / "python"
     python.write_text(f'#!/bin/sh\nshift 2\nexec {sys.executable} -IS {PROGRAM} "$@"\n')
     python.chmod(0o755)
     monkeypatch.setattr(process, "python_of", lambda *_: python)
-    monkeypatch.setattr(catalog, "project_root", lambda: root)
     monkeypatch.setattr(batch, "FIRST_PAUSE", 0.0)
     monkeypatch.setenv("RUNNER", "process")
     monkeypatch.setenv("FAULTS", str(root / "faults"))
     (root / "faults").mkdir()
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
+    return slipway
 
 
 def scored(path: Path) -> list[int]:

@@ -1,50 +1,40 @@
 """The command line as a user meets it: what is printed, and the exit code."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slipway.host import catalog, check, cli, environment, process
-from tests.host.conftest import Engine
-
-Run = Any
+from tests.host.conftest import REPOSITORY, Engine, Slipway
 
 
-@pytest.fixture
-def slipway(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs the command line and gives exit code, stdout and stderr."""
-    monkeypatch.setattr(catalog, "project_root", lambda: root)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["slipway", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capfd.readouterr()
-        return int(stop.value.code or 0), out, err
-
-    return run
-
-
-def test_list_shows_every_job(slipway: Run) -> None:
+def test_list_shows_every_job(slipway: Slipway) -> None:
     code, out, _ = slipway("list")
     assert code == 0
     assert "example  Which of two kinds" in out
 
 
-def test_an_unknown_job_is_one_line_and_exit_code_2(slipway: Run) -> None:
+def test_every_command_has_its_row_in_the_docs() -> None:
+    text = (REPOSITORY / "docs" / "05-host.md").read_text("utf-8")
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    told = set(re.findall(r"[a-z-]+", rows))
+    assert set(cli.cli.commands) - told == set()
+
+
+def test_an_unknown_job_is_one_line_and_exit_code_2(slipway: Slipway) -> None:
     code, out, err = slipway("run", "exmaple")
     assert (code, out) == (2, "")
     assert err.startswith("slipway: no job 'exmaple'")
     assert "Traceback" not in err
 
 
-def test_run_builds_and_gives_the_exit_code_of_the_job(slipway: Run, docker: Engine) -> None:
+def test_run_builds_and_gives_the_exit_code_of_the_job(slipway: Slipway, docker: Engine) -> None:
     docker.output, docker.code = [(b"accuracy 0.9\n", None)], 3
     code, out, _ = slipway("run", "example")
     assert (code, out) == (3, "accuracy 0.9\n")
@@ -52,25 +42,25 @@ def test_run_builds_and_gives_the_exit_code_of_the_job(slipway: Run, docker: Eng
     assert docker.created[0].options["arguments"] == ["run"]
 
 
-def test_run_passes_verb_and_options_on_untouched(slipway: Run, docker: Engine) -> None:
+def test_run_passes_verb_and_options_on_untouched(slipway: Slipway, docker: Engine) -> None:
     slipway("run", "example", "train", "--seed", "3", "--help")
     assert docker.created[0].options["arguments"] == ["train", "--seed", "3", "--help"]
 
 
-def test_build_prints_sizes(slipway: Run, docker: Engine) -> None:
+def test_build_prints_sizes(slipway: Slipway, docker: Engine) -> None:
     code, out, _ = slipway("build", "example")
     assert code == 0
     assert "slipway/base: 700 MB of 800 MB" in out
 
 
-def test_build_without_an_engine_fails_clearly(slipway: Run, no_docker: None) -> None:
+def test_build_without_an_engine_fails_clearly(slipway: Slipway, no_docker: None) -> None:
     code, _, err = slipway("build", "example")
     assert code == 1
     assert err == "slipway: no Docker engine answers at /nowhere (No such file)\n"
 
 
 def test_without_an_engine_the_job_runs_as_a_process_said_aloud(
-    slipway: Run, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
+    slipway: Slipway, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
     called = {}
 
@@ -88,13 +78,13 @@ def test_without_an_engine_the_job_runs_as_a_process_said_aloud(
     assert "running as a process" in err
 
 
-def test_an_engine_that_was_asked_for_is_not_replaced(slipway: Run, no_docker: None) -> None:
+def test_an_engine_that_was_asked_for_is_not_replaced(slipway: Slipway, no_docker: None) -> None:
     code, _, err = slipway("run", "--runner", "docker", "example")
     assert code == 1
     assert "no Docker engine answers" in err
 
 
-def test_serve_publishes_on_loopback(slipway: Run, docker: Engine) -> None:
+def test_serve_publishes_on_loopback(slipway: Slipway, docker: Engine) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,7 +93,7 @@ def test_serve_publishes_on_loopback(slipway: Run, docker: Engine) -> None:
     assert f"http://127.0.0.1:{port}/ (a form)" in err
 
 
-def test_a_taken_port_is_told_before_anything_is_built(slipway: Run, docker: Engine) -> None:
+def test_a_taken_port_is_told_before_anything_is_built(slipway: Slipway, docker: Engine) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -114,7 +104,7 @@ def test_a_taken_port_is_told_before_anything_is_built(slipway: Run, docker: Eng
 
 
 def test_score_mounts_the_input_alone_and_the_outputs_folder(
-    slipway: Run, docker: Engine, tmp_path: Path
+    slipway: Slipway, docker: Engine, tmp_path: Path
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n")
@@ -126,38 +116,38 @@ def test_score_mounts_the_input_alone_and_the_outputs_folder(
     assert options["arguments"] == wanted
 
 
-def test_score_passes_addresses_of_stores_on(slipway: Run, docker: Engine) -> None:
+def test_score_passes_addresses_of_stores_on(slipway: Slipway, docker: Engine) -> None:
     slipway("score", "example", "s3://bucket/rows.jsonl", "s3://bucket/scores.jsonl")
     arguments = docker.created[0].options["arguments"]
     assert arguments == ["score", "s3://bucket/rows.jsonl", "s3://bucket/scores.jsonl"]
 
 
-def test_score_of_a_missing_file_has_the_exit_code_of_invalid_input(slipway: Run) -> None:
+def test_score_of_a_missing_file_has_the_exit_code_of_invalid_input(slipway: Slipway) -> None:
     code, _, err = slipway("score", "example", "nowhere.jsonl", "scores.jsonl")
     assert code == 6
     assert "nowhere.jsonl: no such file" in err
 
 
-def test_demo_without_a_model_says_how_to_get_one(slipway: Run, docker: Engine) -> None:
+def test_demo_without_a_model_says_how_to_get_one(slipway: Slipway, docker: Engine) -> None:
     code, _, err = slipway("demo", "example")
     assert code == 1
     assert "first: make run JOB=example" in err
 
 
-def test_clean_removes_the_jobs_images_and_keeps_bases(slipway: Run, docker: Engine) -> None:
+def test_clean_removes_the_jobs_images_and_keeps_bases(slipway: Slipway, docker: Engine) -> None:
     slipway("build", "example")
     code, out, _ = slipway("clean", "example")
     assert (code, out) == (0, "removed slipway/example\n")
 
 
-def test_clean_removes_artifacts_when_told(slipway: Run, docker: Engine, root: Path) -> None:
+def test_clean_removes_artifacts_when_told(slipway: Slipway, docker: Engine, root: Path) -> None:
     (root / "artifacts" / "example" / "data").mkdir(parents=True)
     slipway("clean", "example", "--artifacts")
     assert not (root / "artifacts" / "example").exists()
 
 
 def test_images_over_budget_fail(
-    slipway: Run, docker: Engine, monkeypatch: pytest.MonkeyPatch
+    slipway: Slipway, docker: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from slipway.host import build
 
@@ -169,7 +159,7 @@ def test_images_over_budget_fail(
 
 
 def test_test_says_what_it_could_not_run_and_why(
-    slipway: Run, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
+    slipway: Slipway, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
     (root / "tests" / "conformance").mkdir(parents=True)
     monkeypatch.setattr(environment, "make", lambda *_: Path("/venv/bin/python"))
@@ -182,7 +172,7 @@ def test_test_says_what_it_could_not_run_and_why(
 
 
 def test_a_failing_step_fails_the_whole(
-    slipway: Run, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
+    slipway: Slipway, no_docker: None, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
     (root / "tests" / "conformance").mkdir(parents=True)
     monkeypatch.setattr(environment, "make", lambda *_: Path("/venv/bin/python"))

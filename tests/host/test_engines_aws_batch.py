@@ -1,7 +1,7 @@
 """The engine against moto's AWS Batch, which ends its jobs without running them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(
-        name="slipway-example-1234567890",
-        image="registry.example/slipway/example:1",
-        arguments=("score", "s3://bucket/rows.jsonl", "s3://bucket/parts"),
+def work(make_work: Callable[..., Work]) -> Work:
+    return make_work(
         shards=4,
         needs=Resources("2g", 1, 0.5, 10),
         environ={"AWS_SECRET_ACCESS_KEY": "open-sesame", "LOG_FORMAT": "json"},
-        logs=tmp_path,
         retries=2,
         minutes=90,
         places={"queue": "gpu", "role": "arn:aws:iam::1:role/reader", "volume": "fs-1"},

@@ -1,5 +1,6 @@
 """The manifest against Kubernetes' own schema, and the engine against a cluster that is told."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,15 +17,10 @@ VERSIONS = ("1.31", "1.34")
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(
-        name="slipway-example-1234567890",
-        image="registry.example/slipway/example:1",
-        arguments=("score", "s3://bucket/rows.jsonl", "s3://bucket/parts"),
+def work(make_work: Callable[..., Work]) -> Work:
+    return make_work(
         shards=40,
         needs=Resources("2g", 1.5, 0.5, 10),
-        environ={"AWS_SECRET_ACCESS_KEY": "open-sesame"},
-        logs=tmp_path,
         retries=2,
         parallel=8,
         minutes=90,

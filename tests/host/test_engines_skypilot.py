@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,15 +23,11 @@ exit "$code"
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(
-        name="slipway-example-1234567890",
-        image="registry.example/slipway/example:1",
-        arguments=("score", "s3://bucket/rows of today.jsonl", "s3://bucket/parts"),
+def work(make_work: Callable[..., Work]) -> Work:
+    return make_work(
+        "s3://bucket/rows of today.jsonl",
         shards=5,
         needs=Resources("2g", 2, 1, 10),
-        environ={"AWS_SECRET_ACCESS_KEY": "open-sesame"},
-        logs=tmp_path,
         retries=1,
         parallel=2,
         places={"volume": "s3://bucket/spam"},

@@ -11,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 
 from slipway import verbs
+from slipway.executor import Executor
 from slipway.job import Job, load_job
 
 MESSAGES = "".join(
@@ -255,6 +258,18 @@ def trained(toy: Toy, finished_run: Path) -> Toy:
     """A job with the artifacts of a whole run on its sample."""
     shutil.copytree(finished_run / "out", toy.out, dirs_exist_ok=True)
     return toy
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A client of the app that a module makes."""
+    return app.test_client()
+
+
+@pytest.fixture
+def executor(app: Flask) -> Executor:
+    """What executes the app's runs."""
+    return app.extensions["slipway-runs"]
 
 
 @pytest.fixture

@@ -27,16 +27,6 @@ def app(trained):
     return create_app(trained.job, trained.out, background=False, long_work=work)
 
 
-@pytest.fixture
-def client(app):
-    return app.test_client()
-
-
-@pytest.fixture
-def executor(app):
-    return app.extensions["slipway-runs"]
-
-
 def ask(client, path: str, options: object = None, **headers: str):
     data = options if isinstance(options, bytes) else json.dumps(options or {}).encode()
     named = {name.replace("_", "-"): text for name, text in headers.items()}

@@ -34,16 +34,6 @@ def app(trained):
 
 
 @pytest.fixture
-def client(app):
-    return app.test_client()
-
-
-@pytest.fixture
-def executor(app):
-    return app.extensions["slipway-runs"]
-
-
-@pytest.fixture
 def ledger(executor):
     return executor.ledger
 

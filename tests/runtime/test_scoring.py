@@ -189,7 +189,7 @@ def test_a_stream_is_scored_line_by_line(trained, monkeypatch) -> None:
     assert 0 == code
     assert [1, 3] == [json.loads(line)["line"] for line in out.splitlines()]
     assert '{"line": 2, ' in err
-    assert "score: 2 rows scored, 1 bad" in err
+    assert "score: 2 rows scored, 1 bad, by the trained model" in err
 
 
 def test_another_stream_into_the_same_file_is_not_taken_for_finished(

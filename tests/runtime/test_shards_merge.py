@@ -69,7 +69,9 @@ TEXTS = [f"text {n}" if n % 3 else f'quoted "{n}",\nover two lines' for n in ran
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz", "in.csv", "in.parquet"])
 @pytest.mark.parametrize("count", [1, 4, 40])
-def test_merged_shards_are_byte_for_byte_the_whole(shard_all, model, tmp_path, name, count) -> None:
+def test_merged_shards_are_byte_for_byte_the_whole(
+    shard_all, model, tmp_path, capsys, name, count
+) -> None:
     source = write_input(tmp_path / name, [*TEXTS, "x" * 60])
     suffix = ".jsonl" if name.endswith(".gz") else source.suffix
     score_file(
@@ -83,6 +85,7 @@ def test_merged_shards_are_byte_for_byte_the_whole(shard_all, model, tmp_path, n
         tmp_path / "all.errors.jsonl"
     ).read_text()
     assert 1 == len(errors)
+    assert "1 bad, by the trained model" in capsys.readouterr().err
     if suffix == ".parquet":
         from pyarrow import parquet
 

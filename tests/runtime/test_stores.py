@@ -170,6 +170,33 @@ def test_a_store_that_stays_down_is_retryable_and_nothing_is_half_written(
     assert ["a.jsonl"] == keys(s3)
 
 
+@pytest.fixture
+def silent():
+    """A port whose connections end without an answer, and how many there were."""
+
+    class Silent(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1)
+            self.server.seen += 1
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        server.seen = 0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("patience", "tries"), [(90.0, 5), (-1.0, 1)])
+def test_no_layer_multiplies_the_tries_of_another(s3, silent, monkeypatch, patience, tries) -> None:
+    monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    monkeypatch.setattr(stores, "PATIENCE", patience)
+    s3.use(silent.server_address)
+    with pytest.raises(Retryable, match=r"s3://rows/a\.jsonl"):
+        stores.size_of("s3://rows/a.jsonl")
+
+    assert tries <= silent.seen <= 2 * tries  # aiohttp asks once more where that does no harm
+
+
 def test_a_large_upload_that_breaks_is_never_completed(s3, flaky, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(stores, "ATTEMPTS", 1)
     monkeypatch.setattr(stores, "PAUSES", ())

@@ -392,3 +392,11 @@ def test_the_package_gives_only_its_names() -> None:
     assert ["Field", "Input", "Job", "Media", "Output", "Run"] == slipway.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = slipway.Nothing
+
+
+@pytest.mark.parametrize("name", ["line", "file"])
+def test_an_answer_with_a_column_of_scored_files_does_not_load(toy, name) -> None:
+    path = toy.folder / "job.py"
+    path.write_text(path.read_text("utf-8").replace("    prediction: bool", f"    {name}: bool"))
+    with pytest.raises(InputInvalid, match=rf"job\.py: Verdict has a field '{name}'; wanted anot"):
+        verbs.seal(toy.job)

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -17,55 +16,21 @@ from slipway import webhooks
 from slipway.errors import InputInvalid
 from slipway.ledger import LongWork, read_object
 from slipway.scorer import create_app
+from tests.receiver import Receiver, receiving
 
 SECRET = "whsec_" + base64.b64encode(b"a key of twenty-four byte").decode()
 
 
-class Receiver:
-    """An HTTP server that answers with the given statuses, then 204, and keeps what it got."""
-
-    def __init__(self) -> None:
-        self.statuses: list[int] = []
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got.append((dict(self.headers), body))
-                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
-                self.send_header("Location", "http://169.254.169.254/")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?a=b"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def told(self) -> list[dict]:
-        return [json.loads(body) for _, body in self.got]
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    with receiving() as found:
+        yield found
 
 
 @pytest.fixture
 def app(trained):
     work = LongWork(webhook_hosts=("127.0.0.1", "*.example.org"), webhook_secret=SECRET)
     return create_app(trained.job, trained.out, background=False, long_work=work)
-
-
-@pytest.fixture
-def executor(app):
-    return app.extensions["slipway-runs"]
 
 
 class Clock:

@@ -69,7 +69,8 @@ def merge_parts(job: Job, folder: str, source: str, target: str) -> None:
         sink.close()
         good, bad = (sum(record[key] for record in records) for key in ("rows", "bad"))
         draft.publish(records[0] | {"rows": good, "bad": bad, "shard": [0, 1], "input": source})
-    say(f"merge: {good + bad} rows of {len(records)} shards, each once; {bad} bad")
+    by = f"by the {records[0]['options']['form']} model {records[0]['model']}"
+    say(f"merge: {good + bad} rows of {len(records)} shards, each once; {bad} bad, {by}")
 
 
 def read_parts(folder: str) -> tuple[list[Record], str]:

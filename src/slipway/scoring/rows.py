@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,7 @@ class Checker:
             elif row:
                 told = f"{len(row)} fields; wanted the header's {len(chunk.header)}"
                 self._bad(found, chunk, before + reader.line_num, told)
-        self._validate(chunk, found, numbers, rows, utf8=_is_utf8(chunk.content))
+        self._validate(chunk, found, numbers, rows, utf8=_succeeds(chunk.content.decode))
 
     def _parquet(self, chunk: Chunk, found: Checked) -> None:
         batch = _unpacked(chunk.content)
@@ -179,7 +180,7 @@ class Checker:
             except ValidationError:
                 pass
         for number, row in zip(numbers, rows, strict=True):
-            if not utf8 and not _is_text("".join(row.values())):
+            if not utf8 and not _succeeds("".join(row.values()).encode):
                 self._bad(found, chunk, number, "bytes that are no UTF-8")
                 continue
             try:
@@ -212,18 +213,10 @@ def _no_json(line: bytes, message: str) -> str:
     return f"no JSON: {message}"
 
 
-def _is_utf8(content: bytes) -> bool:
+def _succeeds(conversion: Callable[[], object]) -> bool:
+    """Tell whether bytes are UTF-8, or UTF-8 can hold a text; pydantic lets pass what cannot be."""
     try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _is_text(text: str) -> bool:
-    """Tell whether UTF-8 can hold a text; pydantic lets pass what a model then stumbles over."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
+        conversion()
+    except UnicodeError:
         return False
     return True

@@ -144,7 +144,7 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
                 f"{source}: not one of {tally.bad} rows could be scored; {tally.first}"
             )
         draft.publish(_record(found, shard, tally, mark))
-    say(f"{told} by the {wishes.form} model, {tally.seconds:.1f} s, {tally.rate:,.0f} rows/s")
+    say(f"{told}, by the {wishes.form} model, {tally.seconds:.1f} s, {tally.rate:,.0f} rows/s")
 
 
 def find_input(job: Job, source: str, shard: Shard) -> Input:
@@ -258,7 +258,7 @@ def _to_stdout(job: Job, folder: Path, found: Input, wishes: Wishes) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Retryable("stdout was closed by its reader before all was scored") from None
-    say(f"score: {tally.good} rows scored, {tally.bad} bad")
+    say(f"score: {tally.good} rows scored, {tally.bad} bad, by the {wishes.form} model")
     if tally.bad and not tally.good:
         raise InputInvalid(
             f"{found.source}: not one of {tally.bad} rows could be scored; {tally.first}"

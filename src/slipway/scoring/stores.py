@@ -32,8 +32,13 @@ REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY", "SIGNATURE", "NO_SUCH_BUCKET"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 CLIENTS = ("botocore", "aiobotocore", "aiohttp", "asyncio")
 """Libraries whose errors are a store's: theirs are no OSError."""
-ATTEMPTS = 5
+ATTEMPTS = 3
+"""Of one request to S3, by its client; an upload has many requests."""
 PAUSES = (0.2, 1.0, 5.0, 15.0)
+"""Between tries of the whole action."""
+PATIENCE = 90.0
+"""Seconds after the first failure in which a further try may begin."""
+TIMEOUTS = {"connect_timeout": 10, "read_timeout": 30}
 PIECE = 16 * 2**20
 LOOKAHEAD = 2**20
 
@@ -175,13 +180,20 @@ class _Remote(io.RawIOBase):
 
 
 def _insisted(address: str, action: Callable[[], Result]) -> Result:
-    """Do again what failed for a reason that may pass; the store's own client has tried before."""
+    """Do again what failed for a reason that may pass; the store's own client has tried before.
+
+    A store that answers nothing costs ATTEMPTS times a limit of TIMEOUTS a try: 5 minutes in all.
+    """
+    failed = float("inf")
     for pause in PAUSES:
         try:
             with _told(address):
                 return action()
         except Retryable:
-            time.sleep(pause)
+            failed = min(failed, time.monotonic())
+            if time.monotonic() - failed > PATIENCE:
+                raise
+        time.sleep(pause)
     with _told(address):
         return action()
 
@@ -382,15 +394,16 @@ def _s3() -> Any:
     import s3fs
     from pyarrow import fs
 
-    patience = {"connect_timeout": 10, "read_timeout": 30}
-    retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
+    retries = {"total_max_attempts": ATTEMPTS, "mode": "standard"}
     try:
-        return fs.PyFileSystem(fs.FSSpecHandler(s3fs.S3FileSystem(
-            config_kwargs=patience | {"retries": retries},
+        found = s3fs.S3FileSystem(
+            config_kwargs=TIMEOUTS | {"retries": retries},
             use_listings_cache=False, skip_instance_cache=True,
-        )))  # fmt: skip
+        )  # fmt: skip
     except ValueError as error:
         raise DataUnavailable(f"s3://: {error}") from None
+    found.retries = 1  # else it multiplies its client's tries, and ours both
+    return fs.PyFileSystem(fs.FSSpecHandler(found))
 
 
 @cache
