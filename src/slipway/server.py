@@ -231,7 +231,12 @@ def _metrics_folder() -> Iterator[None]:
 
 
 def _run_granian(
-    job: Job, out: Path, settings: Settings, board: Board, port: int, workers: int,
+    job: Job,
+    out: Path,
+    settings: Settings,
+    board: Board,
+    port: int,
+    workers: int,
     loaded: Loaded | None,
 ) -> None:
     from granian.constants import HTTPModes, Interfaces
@@ -281,7 +286,12 @@ def _run_granian(
 
 
 def _application(
-    job: Job, out: Path, settings: Settings, board: Board, loaded: Loaded | None, _: str,
+    job: Job,
+    out: Path,
+    settings: Settings,
+    board: Board,
+    loaded: Loaded | None,
+    _: str,
     worker: int,
 ) -> Any:
     """Make the application of one worker, in its process; the model is warm when it returns."""
