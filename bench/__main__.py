@@ -19,6 +19,11 @@ from typing import Any
 import click
 
 from bench import batch, contestants, pictures, serving, soak, tables
+from bench.work import OUT
+from slipway import store
+from slipway.job import Job, load_job
+from slipway.run import read_json
+from slipway.server import on_gpu
 
 VERSIONS = {
     "serving": ("scikit-learn", "granian", "flask", "gunicorn", "fastapi", "uvicorn", "litserve"),
@@ -56,7 +61,7 @@ def main(suite: str, port: int, only: tuple[str, ...], **given: Any) -> None:
     given["repeats"] = given["repeats"] or REPEATS[suite]
     name_the_user()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    out = Path(os.environ.get("SLIPWAY_OUT", "/artifacts")) / "bench"
+    out = OUT / "bench"
     out.mkdir(parents=True, exist_ok=True)
     result, titles = RUN[suite](out, only, given)
     cold = out / "cold.json"
@@ -128,8 +133,25 @@ def about(suite: str, given: dict[str, Any]) -> dict[str, Any]:
         "commit": commit[:12],
         "seconds": given["seconds"],
         "repeats": given["repeats"],
+        "model": model(suite, load_job(folder)),
         "machine": {"cpus": cores(), "processor": processor(), "kernel": platform.release()},
         "versions": versions(suite),
+    }
+
+
+def model(suite: str, job: Job) -> dict[str, str]:
+    """Return which model was measured: data tier, id, form and device."""
+    default = job.chosen_form(OUT / "model", "auto")
+    forms = {
+        "serving": "trained unless a row says exported",
+        "batch": f"{default} for ours, trained for the others",
+        "soak": default,
+    }
+    return {
+        "tier": read_json(OUT / "run.json").get("train", {}).get("tier", "unknown"),
+        "id": store.identity(OUT / "model"),
+        "form": forms[suite],
+        "device": "gpu" if on_gpu(job) else "cpu",
     }
 
 

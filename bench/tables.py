@@ -162,10 +162,11 @@ def serving_text(result: Mapping[str, Any]) -> str:
 
 def told_machine(result: Mapping[str, Any]) -> str:
     """Say on what and how it was measured."""
-    about = result["machine"]
+    about, model = result["machine"], result["model"]
     return (
-        f"{about['cpus']} cores of {about['processor']}, Linux {about['kernel']}, "
-        f"{result['date']}, commit {result['commit']}, job {result['job']}: medians of "
+        f"Job {result['job']}, tier {model['tier']}, model {model['id']}, form: {model['form']}, "
+        f"device {model['device']}, on {about['cpus']} cores of {about['processor']}, Linux "
+        f"{about['kernel']}, {result['date']}, commit {result['commit']}: medians of "
         f"{result['repeats']} interleaved runs of {result['seconds']:g} s each. "
         f"{', '.join(f'{name} {version}' for name, version in result['versions'].items())}."
     )

@@ -27,9 +27,13 @@ class Work:
     job: Job
     model: Any
 
+    def __post_init__(self) -> None:
+        """Keep the type of a row, which takes 40 us to find: no rival shall pay it."""
+        self.row = self.job.row
+
     def answer(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Check rows and score them in one call; what a server does for one batch."""
-        return self.answer_checked([self.job.row(**row) for row in rows])
+        return self.answer_checked([self.row(**row) for row in rows])
 
     def answer_checked(self, rows: list[Any]) -> list[dict[str, Any]]:
         """Score rows of the job's own type, which the server has checked."""
@@ -43,7 +47,7 @@ class Work:
         texts = self._texts(rows)
         if texts is not None:
             return {"propensity": self.model.predict_proba(texts)[:, 1].tolist()}
-        answers = self.answer_checked([self.job.row.model_construct(**row) for row in rows])
+        answers = self.answer_checked([self.row.model_construct(**row) for row in rows])
         return {name: [answer[name] for answer in answers] for name in self.job.answer.model_fields}
 
     def _texts(self, rows: list[dict[str, Any]]) -> list[str] | None:

@@ -37,8 +37,8 @@ GRAPH = """<ir_version: 8, opset_import: ["" : 18]>
 spam (int64[entries] slot, int64[entries] index, float[entries] count, int64[1] messages)
   => (double[messages] propensity, bool[messages] prediction) {{
   {term}
-  idfs = Gather(idf, index)  value = Mul(term, idfs)
-  weights = Gather(weight, index)  share = Mul(value, weights)  square = Mul(value, value)
+  idfs = GatherElements(idf, index)  value = Mul(term, idfs)
+  weights = GatherElements(weight, index)  share = Mul(value, weights)  square = Mul(value, value)
   share64 = Cast<to = 11>(share)  square64 = Cast<to = 11>(square)
   shape = Concat<axis = 0>(parts, messages)  slots = Mul(messages, parts)
   zeros = Expand(zero, slots)

@@ -134,11 +134,16 @@ def accepted(kind: type[Input]) -> dict[str, Reader]:
 
 
 def _json(body: bytes, _: Mapping[str, str], row: Row) -> Asked:
-    many = body.lstrip()[:1] == b"["
     try:
-        found = (row.several if many else row.one).validate_json(body, strict=True)
+        return rows_of_json(body, row)
     except ValidationError as error:
         raise wrong_json(error) from None
+
+
+def rows_of_json(body: bytes, row: Row) -> Asked:
+    """Return the row or the list of rows of a body of JSON; raise pydantic's ValidationError."""
+    many = body.lstrip()[:1] == b"["
+    found = (row.several if many else row.one).validate_json(body, strict=True)
     return Asked(found if many else [found], many)
 
 

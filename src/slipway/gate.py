@@ -14,15 +14,17 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from io import BytesIO
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from slipway.batching import CLIENT, Client, Ticket
+from slipway.bodies import JSON, row_of, rows_of_json
 from slipway.errors import Busy
 from slipway.scorer import refusal
 from slipway.telemetry import Request, request_id
@@ -46,7 +48,6 @@ STREAMS = 64
 """Answers that are streamed at one time; each has a thread of its own."""
 QUEUED = 256
 """Requests that wait for a thread of a lane."""
-JSON = "application/json"
 
 
 class Exchange(Client):
@@ -62,25 +63,44 @@ class Exchange(Client):
         self.watcher: asyncio.Task[None] | None = None
         self.finished: asyncio.Future[None] = task.get_loop().create_future()
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Send the answer, from any thread."""
-        self.proto.response_bytes(status, headers, body)
-        self.finish()
 
-    def finish(self) -> None:
-        """Let the event loop forget the request."""
-        self.finished.get_loop().call_soon_threadsafe(self._finish)
+class Exits:
+    """Lets the event loop forget requests that are answered.
 
-    def _finish(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
+    Those of a batch come together, and each call from another thread wakes the loop: one does.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.answered: deque[Exchange] = deque()
+        self.called = False
+
+    def put(self, exchange: Exchange) -> None:
+        """Tell, from any thread, that nothing more is sent."""
+        self.answered.append(exchange)
+        if not self.called:
+            self.called = True
+            self.loop.call_soon_threadsafe(self._forget)
+
+    def _forget(self) -> None:
+        self.called = False  # first: what is put from here on calls again
+        while self.answered:
+            finished = self.answered.popleft().finished
+            if not finished.done():
+                finished.set_result(None)
 
 
 class Lane:
     """Threads that answer requests through Flask, and the requests that wait for them."""
 
-    def __init__(self, name: str, threads: int, work: Callable[[Exchange], None]) -> None:
-        self.work = work
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        work: Callable[[Exchange], None],
+        failed: Callable[[Exchange, Exception], None],
+    ) -> None:
+        self.work, self.failed = work, failed
         self.free = threading.Semaphore(threads + QUEUED)
         self.queue: SimpleQueue[Exchange] = SimpleQueue()
         for number in range(threads):
@@ -97,11 +117,9 @@ class Lane:
         while True:
             exchange = self.queue.get()
             try:
-                if not exchange.gone:
-                    self.work(exchange)
-            except Exception:
-                log.exception("a request was not answered")
-                exchange.finish()
+                self.work(exchange)
+            except Exception as error:
+                self.failed(exchange, error)
             finally:
                 self.free.release()
 
@@ -114,11 +132,7 @@ class Gate:
         self.service = app.extensions["slipway"]
         self.timeout = self.service.limits.timeout
         self.largest = int(app.config["MAX_CONTENT_LENGTH"])
-        row: Any = self.service.job.row
-        self.one: TypeAdapter[Any] = TypeAdapter(row)
-        self.several: TypeAdapter[Any] = TypeAdapter(
-            Annotated[list[row], Field(min_length=1, max_length=row.max_rows)]
-        )
+        self.row = row_of(self.service.job.row)
         self.threads = threads
         self.routes: set[str] = {rule.rule for rule in app.url_map.iter_rules()}
         self.open: set[Exchange] = set()
@@ -127,8 +141,9 @@ class Gate:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the lanes; granian calls this in the worker."""
-        self.reading = Lane("get", READERS, self._through_flask)
-        self.writing = Lane("post", self.threads, self._through_flask)
+        self.exits = Exits(loop)
+        self.reading = Lane("get", READERS, self._through_flask, self._failed)
+        self.writing = Lane("post", self.threads, self._through_flask, self._failed)
         self.sweeper = loop.create_task(self._sweep())
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -251,33 +266,56 @@ class Gate:
         body = exchange.body
         if len(body) > SMALL:
             return False
-        many = body.lstrip()[:1] == b"["
         try:
-            found = (self.several if many else self.one).validate_json(body, strict=True)
+            asked = rows_of_json(body, self.row)
         except ValidationError:
             return False
-        rows = found if many else [found]
-        self.service.batcher.submit(rows, partial(self._scored, exchange, many), exchange)
+        if not asked.rows:
+            return False
+        self.service.batcher.submit(
+            asked.rows, partial(self._scored, exchange, asked.many), exchange
+        )
         return True
 
     def _scored(self, exchange: Exchange, many: bool, ticket: Ticket) -> None:
         """Answer with what the batcher found; called in the scoring thread."""
-        headers = [("Content-Type", JSON)]
         if ticket.error:
-            status, more, message = refusal(ticket.error)
-            headers += more.items()
-            body = json.dumps({"error": message}).encode()
-        else:
-            status = 200
-            parts = [answer.__pydantic_serializer__.to_json(answer) for answer in ticket.answers]
-            body = b"[" + b",".join(parts) + b"]" if many else parts[0]
+            self._failed(exchange, ticket.error)
+            return
+        parts = [answer.__pydantic_serializer__.to_json(answer) for answer in ticket.answers]
+        body = b"[" + b",".join(parts) + b"]" if many else parts[0]
+        self._answer_json(exchange, 200, {}, body)
+
+    def _failed(self, exchange: Exchange, error: Exception) -> None:
+        """Answer with what a request raised; what no one foresaw is told by the log alone."""
+        status, headers, message = refusal(error)
+        try:
+            self._answer_json(exchange, status, headers, json.dumps({"error": message}).encode())
+        except Exception:
+            log.exception("a request was not answered")
+
+    def _answer_json(
+        self, exchange: Exchange, status: int, more: dict[str, str], body: bytes
+    ) -> None:
+        """Send an answer that Flask does not know of."""
+        headers = [("Content-Type", JSON), *more.items()]
         if self.service.draining():
             headers.append(("Connection", "close"))
         headers.append(("X-Request-Id", self._told(exchange, status)))
-        exchange.answer(status, headers, body)
+        self._answer(exchange, status, headers, body)
+
+    def _answer(self, exchange: Exchange, status: int, headers: Headers, body: bytes) -> None:
+        """Send an answer, from any thread."""
+        try:
+            exchange.proto.response_bytes(status, headers, body)
+        finally:
+            self.exits.put(exchange)
 
     def _through_flask(self, exchange: Exchange) -> None:
         """Answer a request by the Flask app; called in a thread of a lane."""
+        if exchange.gone:
+            self.exits.put(exchange)
+            return
         token = CLIENT.set(exchange)
         started: list[Any] = []
 
@@ -290,14 +328,14 @@ class Gate:
             CLIENT.reset(token)
         status, headers = started
         if any(name.lower() == "content-length" for name, _ in headers):
-            exchange.answer(status, headers, b"".join(found))
+            self._answer(exchange, status, headers, b"".join(found))
             _close(found)
         elif self.streams.acquire(blocking=False):
             arguments = (exchange, status, headers, found)
             threading.Thread(target=self._stream, args=arguments, daemon=True).start()
         else:
             _close(found)
-            exchange.answer(503, [("Retry-After", "5")], b"")
+            self._answer(exchange, 503, [("Retry-After", "5")], b"")
 
     def _stream(
         self, exchange: Exchange, status: int, headers: Headers, found: Iterable[bytes]
@@ -314,7 +352,7 @@ class Gate:
         finally:
             _close(found)
             self.streams.release()
-            exchange.finish()
+            self.exits.put(exchange)
 
     async def _sweep(self) -> None:
         """Look now and then for bodies that do not arrive, and for clients that went away."""

@@ -1,8 +1,8 @@
 """Serve a scorer with granian: workers and threads from the machine, and nothing lost at the end.
 
 Start: the port answers at once, from `slipway.waiting`, while the model loads. Where workers
-compute in one thread each, the model is loaded once before they are forked and its memory is
-shared; else each loads its own. The server is ready when all are warm.
+compute in one thread each, libraries and model, of either form, are loaded once before they are
+forked and their memory is shared; else each loads its own. The server is ready when all are warm.
 
 Draining: ``/readyz`` turns 503 so that a balancer looks elsewhere. For `DRAIN_SECONDS` every
 request is still answered, and its answer closes the connection; then the listeners go, what
@@ -22,7 +22,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,12 @@ import click
 from slipway.batching import Limits
 from slipway.errors import DataUnavailable
 from slipway.machine import usable_cores
+from slipway.types import example
 
 if TYPE_CHECKING:
     from slipway.job import Job
     from slipway.ledger import LongWork
+    from slipway.scorer import Loaded
 
 log = logging.getLogger("slipway.server")
 
@@ -88,9 +90,12 @@ def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -
     """Return the number of workers: the option, else one where there is a GPU, else the cores."""
     if wanted is not None:
         return wanted
-    if job.spec.base != "base" and any(devices.glob("nvidia[0-9]*")):
-        return 1
-    return usable_cores()
+    return 1 if on_gpu(job, devices) else usable_cores()
+
+
+def on_gpu(job: Job, devices: Path = Path("/dev")) -> bool:
+    """Tell whether a job may compute on a GPU: what a process has there is lost in a fork."""
+    return job.spec.base != "base" and any(devices.glob("nvidia[0-9]*"))
 
 
 class Board:
@@ -141,9 +146,8 @@ def serve_forever(job: Job, out: Path, settings: Settings) -> None:
             _limit_threads(each)
         form = job.chosen_form(out / "model", settings.form)
         settings = replace(settings, form=form)
-        # an onnxruntime session has threads, which a fork would lose
-        shared = workers > 1 and each == 1 and form == "trained"
-        loaded = _load_once(job, out) if shared else None
+        shared = workers > 1 and each == 1 and not on_gpu(job)
+        loaded = _load_once(job, out / "model", form) if shared else None
         _run_granian(job, out, settings, board, bound, workers, loaded)
 
 
@@ -154,11 +158,17 @@ def _limit_threads(number: int) -> None:
     os.environ[OURS] = " ".join([os.environ[OURS], *ours])
 
 
-def _load_once(job: Job, out: Path) -> Any:
-    """Load the model into memory that the workers will share: nothing here may start a thread."""
+def _load_once(job: Job, folder: Path, form: str) -> Loaded:
+    """Load the model, warm, into memory that the workers will share: they are forked from here.
+
+    A session of onnxruntime may be shared too, because `Job.load` lets it compute in one thread:
+    a pool of threads would be missing after the fork.
+    """
     from slipway import gate, scorer  # noqa: F401 - imported once, for all workers
 
-    loaded = scorer.load(job, out / "model", "trained")
+    loaded = scorer.load(job, folder, form)
+    with suppress(Exception):  # what is wrong is told by each worker, when it scores its first row
+        job.answers(loaded.model, [job.row(**example(job.row))])
     _freeze()
     return loaded
 
@@ -221,7 +231,13 @@ def _metrics_folder() -> Iterator[None]:
 
 
 def _run_granian(
-    job: Job, out: Path, settings: Settings, board: Board, port: int, workers: int, loaded: Any
+    job: Job,
+    out: Path,
+    settings: Settings,
+    board: Board,
+    port: int,
+    workers: int,
+    loaded: Loaded | None,
 ) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
@@ -270,7 +286,13 @@ def _run_granian(
 
 
 def _application(
-    job: Job, out: Path, settings: Settings, board: Board, loaded: Any, _: str, worker: int
+    job: Job,
+    out: Path,
+    settings: Settings,
+    board: Board,
+    loaded: Loaded | None,
+    _: str,
+    worker: int,
 ) -> Any:
     """Make the application of one worker, in its process; the model is warm when it returns."""
     from slipway.gate import Gate

@@ -67,8 +67,10 @@ def test_every_bar_names_a_figure_that_the_suites_measure() -> None:
 
 def result(**more: Any) -> dict[str, Any]:
     about = {"cpus": 2, "processor": "a CPU", "kernel": "6.1"}
+    model = {"tier": "sample", "id": "0123abcd", "form": "exported", "device": "cpu"}
     return {
-        "machine": about, "date": "2026-01-01", "commit": "abc", "job": "example", "repeats": 5,
+        "model": model, "machine": about,
+        "date": "2026-01-01", "commit": "abc", "job": "example", "repeats": 5,
         "seconds": 3.0, "versions": {"flask": "3.1"}, "failed": {}, **more,
     }  # fmt: skip
 
@@ -81,6 +83,9 @@ def test_the_table_marks_a_row_measured_beside_others_and_names_the_failed() -> 
     titles = {"trained": "Ours", "fastapi": "FastAPI", "bentoml": "BentoML"}
     failed = {"bentoml": "no answer"}
     text = tables.serving_text(result(runs=measured, titles=titles, failed=failed))
+    assert text.startswith(
+        "Job example, tier sample, model 0123abcd, form: exported, device cpu, on 2 cores of a CPU"
+    )
     assert "| Ours |" in text
     assert f"| FastAPI {tables.MARK} |" in text
     assert "Success below 100 % in a run: FastAPI 99.00%" in text

@@ -6,6 +6,7 @@ from queue import SimpleQueue
 
 import pytest
 
+from slipway import batching
 from slipway.batching import CLIENT, Batcher, Client, Gone, Limits
 from slipway.errors import Busy, InputInvalid, NotReady
 
@@ -232,6 +233,59 @@ def test_with_a_wait_a_full_batch_does_not_wait_for_its_end(start) -> None:
 
     assert [[("answer", number)] for number in range(3)] == [join() for join in joins]
     assert [3] == [len(call) for call in model.calls]
+
+
+def test_those_who_were_answered_together_are_scored_together_again(start, monkeypatch) -> None:
+    monkeypatch.setattr(batching, "PATIENCE", 1e9)
+    model = Model(held=True)
+    batcher = Batcher(model)
+    answered = threading.Barrier(3)
+    batcher.submit(["a"], lambda ticket: None)
+    model.entered.get(timeout=PATIENCE)
+    for row in ("b", "c"):
+        batcher.submit([row], lambda ticket: start(answered.wait, PATIENCE))
+    model.free.set()
+    answered.wait(PATIENCE)
+    for number, row in enumerate(("b2", "c2")):
+        wait_for_rows(batcher, number)
+        batcher.submit([row], lambda ticket: start(answered.wait, PATIENCE))
+    answered.wait(PATIENCE)
+
+    assert [["a"], ["b", "c"], ["b2", "c2"]] == model.calls
+
+
+def test_after_a_lone_request_nobody_waits_for_another(start, monkeypatch) -> None:
+    monkeypatch.setattr(batching, "PATIENCE", 1e9)
+    model = Model()
+    batcher = Batcher(model)
+    answered: SimpleQueue[object] = SimpleQueue()
+    for row in ("a", "b"):
+        batcher.submit([row], answered.put)
+        answered.get(timeout=PATIENCE)
+
+    assert [["a"], ["b"]] == model.calls
+
+
+def test_the_model_is_free_again_when_nobody_comes_back(start) -> None:
+    model = Model(held=True)
+    batcher = Batcher(model)
+    joins = [start(batcher.score, ["a"])]
+    model.entered.get(timeout=PATIENCE)
+    for number in range(2):
+        joins.append(start(batcher.score, [number]))
+        wait_for_rows(batcher, number + 1)
+    model.free.set()
+    for join in joins:
+        join()
+    pause = threading.Event()
+    for _ in range(PATIENCE * 1000):
+        if not batcher.busy:
+            break
+        pause.wait(0.001)
+
+    assert not batcher.busy
+    assert [("answer", "d")] == batcher.score(["d"])
+    assert [["a"], [0, 1], ["d"]] == model.calls
 
 
 @pytest.mark.parametrize("seed", range(12))

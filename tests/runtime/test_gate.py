@@ -252,6 +252,40 @@ def test_a_client_that_went_away_while_it_waited_is_not_asked_for(make, monkeypa
     assert [["win a prize"], ["b"]] == calls
 
 
+def test_a_client_that_left_the_queue_of_a_lane_is_forgotten(make, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "SWEEP", 0.005)
+    site = make()
+    head = "POST", "/wait", {"content-length": "0"}
+
+    async def leave():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        stays, left = Proto([]), Proto([])
+        tasks = [asyncio.ensure_future(site.__rsgi__(Scope(*head), p)) for p in (stays, left)]
+        left.left.set()
+        while not any(one.gone for one in site.open):
+            await asyncio.sleep(0.001)
+        site.app.released.set()
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        return stays, left
+
+    stays, left = asyncio.run(leave())
+
+    assert ([200], []) == ([code for code, *_ in stays.answers], left.answers)
+    assert not site.open
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_raises_beyond_flask_is_500_with_the_request_id(make, method) -> None:
+    site = make()
+    site.app = lambda environ, start_response: {}["secret"]
+    (proto,) = exchange(site, (method, "/openapi.json", {"x-request-id": "mine-7"}, []))
+    ((status, headers, body),) = proto.answers
+
+    assert (500, "mine-7") == (status, headers["x-request-id"])
+    assert b"secret" not in body
+    assert not site.open
+
+
 def test_a_streamed_answer_is_sent_part_by_part(make) -> None:
     (proto,) = exchange(make(), ("GET", "/stream", {}, []))
 

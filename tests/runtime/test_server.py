@@ -1,6 +1,7 @@
 """Where the scorer listens."""
 
 import socket
+from contextlib import nullcontext
 
 import click
 import pytest
@@ -104,6 +105,25 @@ def test_workers_are_the_option_or_one_for_a_gpu_or_one_a_core(toy, tmp_path, mo
         server.choose_workers(job, None, tmp_path),
         server.choose_workers(job, None, tmp_path / "none"),
     )
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpu", "shared"), [(2, False, True), (1, False, False), (2, True, False)]
+)
+def test_workers_of_one_thread_share_a_model_that_is_loaded_and_warm(
+    toy, finished_run, monkeypatch, workers, gpu, shared
+) -> None:
+    seen = []
+    monkeypatch.setattr(server, "usable_cores", lambda: 2)
+    monkeypatch.setattr(server, "on_gpu", lambda job: gpu)
+    monkeypatch.setattr(server, "_freeze", lambda: seen.append("frozen"))
+    monkeypatch.setattr(server, "_waiting", lambda *_: nullcontext(8080))
+    monkeypatch.setattr(server, "_run_granian", lambda *arguments: seen.append(arguments[-1]))
+    settings = server.Settings(port=0, workers=workers)
+    server.serve_forever(toy.job, finished_run / "out", settings)
+
+    assert (["frozen"] if shared else []) == seen[:-1]
+    assert shared == (seen[-1] is not None and bool(seen[-1].model_id))
 
 
 def test_a_board_is_settled_when_every_worker_is() -> None:
