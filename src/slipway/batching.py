@@ -189,21 +189,23 @@ class Batcher:
         """
         if len(batch) < 2:
             return
-        seen = self._expect(sum(len(ticket.rows) for ticket in batch))
+        seen = self.waiting
         patience = PATIENCE * (batch[0].ended - batch[0].began)
         while not self._filled.wait(patience) and self.waiting > seen:
             seen = self.waiting
         self._enough = self.limits.batch_rows
 
-    def _expect(self, more: int) -> int:
-        """Set how many rows are enough for the next batch; return how many wait already."""
+    def _expect(self, batch: Sequence[Ticket]) -> None:
+        """Set how many rows are enough for the next batch, before the first of this one can ask."""
+        if len(batch) < 2:
+            return
         with self._lock:
+            more = sum(len(ticket.rows) for ticket in batch)
             self._enough = min(self.waiting + more, self.limits.batch_rows)
             if self.waiting < self._enough:
                 self._filled.clear()
             else:
                 self._filled.set()
-            return self.waiting
 
     def _draw(self) -> list[Ticket]:
         """Take the next batch off the queue; without one the model is free."""
@@ -238,6 +240,7 @@ class Batcher:
             self.watch(batch, ended - began)  # first: what is answered must be in the score log
         except Exception:
             log.exception("a batch was not counted")
+        self._expect(batch)
         for ticket in batch:
             _tell(ticket)
 
