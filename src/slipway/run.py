@@ -65,6 +65,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     pieces: list[dict[str, Any]] = field(default_factory=list)
     stopping: bool = False
+    part: str = ""
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.options.device)
@@ -104,6 +105,14 @@ class Run:
             self.sources[name] = source
             _ = self.tier  # told now, not after hours of work
         return self.sources[name].path
+
+    def note_source(self, name: str, path: Path, tier: str) -> Path:
+        """Record a file that is no declared dataset: the user's own, or one a library brings."""
+        if not path.is_file():
+            raise DataUnavailable(f"{path}: no such file")
+        self.sources[name] = data.Source(path, tier, data.sha256_of(path))
+        say(f"data: {name} is {path} (tier {tier})")
+        return path
 
     def prepared(self, name: str) -> Path:
         """Return ``data/name`` of the artifacts, which `prepare` wrote."""
@@ -254,6 +263,7 @@ class Run:
             "device": self.device,
             "options": plain(vars(self.options) | self.extra),
             "tier": self.tier,
+            **({"part": self.part} if self.part else {}),
             "data": {
                 name: {"tier": source.tier, "sha256": source.sha256, "file": source.path.name}
                 for name, source in self.sources.items()
