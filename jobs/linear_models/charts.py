@@ -86,9 +86,10 @@ def overfit(found: Mapping[str, Any], unit: str) -> Figure:
 
     plain = found["least squares"]
     best = int(np.argmin(plain[:, 1]))
+    ratio = plain[-1, 1] / plain[-1, 0]
     title = (
-        f"Least squares does best at degree {best + 1}; at degree 6 it fits its rows "
-        f"{plain[-1, 1] / plain[-1, 0]:.3g} times better than new ones"
+        f"Degree {best + 1} is best for least squares; at degree 6 new rows err "
+        f"{ratio:{',.0f' if ratio >= 10 else '.2g'}} times its own"
     )
     figure, (axes,) = panels(title, width=12)
     up = f"RMSE ({unit})"
@@ -178,7 +179,7 @@ def parts_of_error(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for place, row in enumerate(rows):
         axes.text(min(row["error"], most), place, f" {row['error']:.3g}", va="center", fontsize=13)
     axes.set_xlim(0, min(max(row["error"] for row in rows), most) * 1.12)
-    axes.legend(fontsize=13, loc="lower right")
+    axes.legend(fontsize=13, loc="upper right")
     return figure
 
 
@@ -211,12 +212,13 @@ def reliability(rows: Sequence[Mapping[str, Any]], curves: Mapping[str, Any]) ->
     axes.plot([0, 1], [0, 1], color="#777777", ls=":", label="sure as often as right")
     lowest = 1.0
     for number, (name, (surest, right)) in enumerate(curves.items()):
-        bins = np.minimum((surest * 10).astype(int), 9)
-        used = [n for n in np.unique(bins) if (bins == n).sum() >= 10]
-        means = [(surest[bins == n].mean(), right[bins == n].mean()) for n in used]
+        parts = np.array_split(np.argsort(surest, kind="stable"), max(2, min(8, len(surest) // 20)))
+        means = [(surest[part].mean(), right[part].mean()) for part in parts]
         lowest = min([lowest, *(min(pair) for pair in means)])
-        axes.plot(*zip(*means, strict=True), color=INKS[number], marker=MARKS[number], ms=9,
-                  ls=DASHES[number], label=f"{name} ({gaps[name]:.3f})")  # fmt: skip
+        axes.plot(
+            *zip(*means, strict=True), color=INKS[number], marker=MARKS[number], ms=9,
+            ls=DASHES[number], label=f"{name} ({gaps[name]:.3f})",
+        )  # fmt: skip
     axes.set(xlim=(lowest - 0.03, 1.02), ylim=(lowest - 0.03, 1.02))
     axes.legend(fontsize=13, title="model (calibration error)", title_fontsize=13)
     return figure
@@ -250,10 +252,12 @@ def regions(found: Mapping[str, Any], classes: Sequence[str]) -> Figure:
 
 def compared(rows: Sequence[Mapping[str, Any]], metric: str, told: str, best: str) -> Figure:
     """Draw one figure of every model on the held-out rows; ``best`` is the model in use."""
-    rows = sorted(rows, key=lambda row: row[metric])
-    top = rows[-1]["model"]
-    more = "" if top == best else f"; '{best}', in use, was chosen by cross-validation"
-    figure, (axes,) = panels(f"'{top}' does best on held-out rows{more}", width=12)
+    rows = sorted(rows, key=lambda row: (row[metric], row["model"] == best))
+    ahead = rows[-1][metric] - next(row[metric] for row in rows if row["model"] == best)
+    title = f"'{best}', chosen by cross-validation, is not beaten on held-out rows"
+    if ahead > 0:
+        title = f"'{rows[-1]['model']}' is {ahead:.3f} ahead of '{best}', the one in use"
+    figure, (axes,) = panels(title, width=12)
     inks = [INKS[0] if row["model"] == best else "#b9c6d2" for row in rows]
     named(axes, told, "")
     axes.barh([row["model"] for row in rows], [row[metric] for row in rows], color=inks)
@@ -271,7 +275,9 @@ def against_truth(target: np.ndarray, called: np.ndarray, name: str) -> Figure:
     figure, (axes,) = panels(f"Half of the predictions are within {off:.3g} of the truth",
                              width=8.5, height=7)  # fmt: skip
     named(axes, f"true {name}", f"predicted {name}")
-    axes.scatter(target, called, s=18, alpha=0.35, color=INKS[0], linewidth=0)
+    axes.scatter(
+        target, called, s=22, alpha=0.7 if len(target) < 500 else 0.3, color=INKS[0], linewidth=0
+    )
     ends = [min(target.min(), called.min()), max(target.max(), np.quantile(called, 0.999))]
     axes.plot(ends, ends, color="#444444", ls="--", lw=2, label="as it was")
     axes.set(xlim=ends, ylim=ends)
@@ -305,9 +311,9 @@ def influence(weights: Sequence[tuple[str, float]], told: str) -> Figure:
     """Draw the largest weights of a model, signed where there is one of each feature."""
     shown = list(weights)[:15][::-1]
     name, size = shown[-1]
-    way = ("raises", "lowers")[size < 0]
     signed = any(value < 0 for _, value in weights)
-    title = f"{name} {way if signed else 'moves'} {told} most, other features held"
+    way = ("raises", "lowers")[size < 0] if signed else "weighs most in"
+    title = f"{name[:30]} {way} {told}" + (" most, other features held" if signed else "")
     figure, (axes,) = panels(title, width=11, height=1.6 + 0.36 * len(shown))
     named(
         axes,

@@ -32,6 +32,7 @@ LARGEST_CLASSES = 20
 FEWEST_ROWS, FEWEST_OF_CLASS = 20, 5
 ID_NAME = re.compile(r"(^|[^a-z])(id|key|index|uuid|guid|number)$|id$", re.IGNORECASE)
 ORNAMENT = re.compile(r"^[$€£]\s*|\s*[%€$£]$")
+PLAIN = re.compile(r"-?\d{1,15}")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}([,.' ]\d{3})+")
 DATES = (
     "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ",
@@ -51,9 +52,13 @@ def number(cell: Any, decimal: str = ".") -> float:
     """Return the number in a cell, NaN where there is none: ``$1,200``, ``12 %``, ``3,5``."""
     if not isinstance(cell, str):
         return float("nan") if cell is None else float(cell)
+    if PLAIN.fullmatch(cell):
+        return float(cell)
     text = ORNAMENT.sub("", cell.strip())
     if THOUSANDS.fullmatch(text) and decimal not in text:
         text = re.sub("[,.' ]", "", text)
+    elif decimal == "." and "," not in text:
+        pass
     elif decimal == ",":
         text = text.replace(".", "").replace(",", ".")
     elif "," in text and THOUSANDS.fullmatch(text.partition(".")[0]):
@@ -307,17 +312,6 @@ def date_features(
         angle = 2 * np.pi * np.asarray(turns[circle], float) / length
         made |= {f"{name} {circle} sin": np.sin(angle), f"{name} {circle} cos": np.cos(angle)}
     return made
-
-
-def feature_kinds(plan: Plan, crosses: Sequence[Sequence[str]] = ()) -> tuple[list[str], list[str]]:
-    """Return the names of the features that are floats and of those that are categories."""
-    import pandas as pd
-
-    blank = pd.DataFrame({column["name"]: pd.Series(dtype=object) for column in plan})
-    made = expanded(blank, plan, crosses).columns
-    crossed = [" x ".join(pair) for pair in crosses]
-    text = {column["name"] for column in plan if column["kind"] == "category"} | set(crossed)
-    return [name for name in made if name not in text], [name for name in made if name in text]
 
 
 def profile(plan: Plan) -> list[dict[str, Any]]:

@@ -86,11 +86,14 @@ def compare_models(run: Run, table: Table, tried: Tried) -> Rows:
         charts.compared(told, metric, f"{label} on held-out rows", best["model"]),
     )
     called = fitted[best["model"]].predict(rows)
-    show(run, table, "held-out", charts.against_truth(target, called, table.target)
-         if table.task == "regression" else charts.confusion(target, called, table.classes))  # fmt: skip
+    if table.task == "regression":
+        show(run, table, "held-out", charts.against_truth(target, called, table.target))
+    else:
+        show(run, table, "held-out", charts.confusion(target, called, table.classes))
     if models.weights(fitted[best["model"]]):
         weights = models.weights(fitted[best["model"]])
-        show(run, table, "weights", charts.influence(weights, table.target))
+        told_of = f"the odds of {table.classes[1]!r}" if len(table.classes) == 2 else table.target
+        show(run, table, "weights", charts.influence(weights, told_of))
     return told
 
 
@@ -129,8 +132,11 @@ def study_learning(run: Run, table: Table, tried: Tried) -> Rows:
     ]
     found = studies.learning(table, chosen, run.seed)
     show(run, table, "learning", charts.learned(found, unit_of(table)), "Mean of three cuts.")
-    return [{"model": name} | {f"{n} rows": float(loss) for n, loss in
-            zip(found["sizes"], found[name][:, 1], strict=True)} for name in found if name != "sizes"]  # fmt: skip
+    sizes = [f"{size} rows" for size in found.pop("sizes")]
+    return [
+        {"model": name} | dict(zip(sizes, map(float, losses[:, 1]), strict=True))
+        for name, losses in found.items()
+    ]
 
 
 def study_paths(run: Run, table: Table, tried: Tried) -> Rows:

@@ -83,8 +83,9 @@ def estimator(name: str, task: str, seed: int) -> BaseEstimator:
 
 def candidates(table: Table) -> list[str]:
     """Return the models that a table can have."""
-    floats, _ = columns.feature_kinds(table.plan, table.crosses)
-    left_out = set() if len(floats) <= WIDEST else {"ridge on products", "logistic on products"}
+    left_out = (
+        set() if len(table.kinds[0]) <= WIDEST else {"ridge on products", "logistic on products"}
+    )
     if len(table.classes) < 3:
         left_out.add("logistic, one against the rest")
     return [name for name in GRIDS[table.task] if name not in left_out]
@@ -107,9 +108,7 @@ def features(table: Table, degree: int = 1) -> Pipeline:
         StandardScaler,
     )
 
-    floats, texts = columns.feature_kinds(table.plan, table.crosses)
-    rows = table.rows("train")
-    skewed = [name for name in floats if rows[name].min() >= 0 and rows[name].skew() > 1]
+    (floats, texts), skewed, rows = table.kinds, table.skewed, table.rows("train")
     even = [name for name in floats if name not in skewed]
     log = FunctionTransformer(np.log1p, feature_names_out="one-to-one")
     fill = SimpleImputer(strategy="median", keep_empty_features=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import columns, descent, models
+from . import descent, models
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def convergence(table: Table, seed: int) -> dict[str, Any]:
 
 def diagnostics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each descent: loss, gradient and distance at its end, and why it ended."""
-    runs = {**found["modes"], **{f"one row, {name}": trace for name, trace in
-                                 found["schedules"].items()}, "step 2.1 / L": found["too far"]}  # fmt: skip
+    schedules = {f"one row, {name}": trace for name, trace in found["schedules"].items()}
+    runs = {**found["modes"], **schedules, "step 2.1 / L": found["too far"]}
     return [
         {
             "descent": name, "epochs": len(trace.loss) - 1, "loss": trace.loss[-1],
@@ -132,10 +132,9 @@ def strongest(table: Table, number: int) -> list[str]:
     import numpy as np
 
     rows, target = table.rows("train"), table.targets("train")
-    floats, _ = columns.feature_kinds(table.plan, table.crosses)
     aims = [target] if table.task == "regression" else [target == name for name in table.classes]
     strength = {}
-    for name in floats:
+    for name in table.kinds[0]:
         cells = rows[name].fillna(rows[name].median()).to_numpy()
         if cells.std() > 0:
             strength[name] = max(np.corrcoef(cells, aim.astype(float))[0, 1] ** 2 for aim in aims)
@@ -298,6 +297,7 @@ def calibrations(table: Table, seed: int) -> tuple[list[dict[str, Any]], dict[st
         "SVM by SGD, sigmoid": CalibratedClassifierCV(hinge, method="sigmoid", cv=3),
     }
     told, curves = [], {}
+    scored = {"y_true": target[out], "labels": table.classes}
     truth = np.array(table.classes)[:, None] == target[out].astype(str)
     for name, kind in kinds.items():
         chances = kind.fit(inside, target[fit]).predict_proba(outside)
@@ -306,7 +306,7 @@ def calibrations(table: Table, seed: int) -> tuple[list[dict[str, Any]], dict[st
         curves[name] = surest, right
         told.append({
             "model": name, "accuracy": float(right.mean()),
-            "log_loss": float(log_loss(target[out], np.clip(chances, 1e-15, 1), labels=table.classes)),
+            "log_loss": float(log_loss(y_pred=np.clip(chances, 1e-15, 1), **scored)),
             "brier": float(((chances - truth.T) ** 2).sum(axis=1).mean()),
             "calibration_error": calibration_error(surest, right),
         })  # fmt: skip

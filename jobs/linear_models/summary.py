@@ -93,8 +93,8 @@ def of_use(table: Table, figures: Mapping[str, float], guess: Mapping[str, float
         )
         sure = figures["r2"]
     else:
-        wrong = 1 - figures["accuracy"]
-        single = f"{wrong:.1%} of single calls are wrong, of a constant guess {1 - guess['accuracy']:.1%}"
+        wrong, idle = 1 - figures["accuracy"], 1 - guess["accuracy"]
+        single = f"{wrong:.1%} of single calls are wrong, of a constant guess {idle:.1%}"
         sure = figures["auc"]
     good = (
         "single decisions that tolerate this error, planning and what-if questions" if sure >= 0.8

@@ -56,9 +56,30 @@ class Table:
         """The classes, sorted; none of a regression."""
         return [] if self.task == "regression" else sorted(set(self.train[self.target]))
 
+    @cached_property
+    def expanded(self) -> dict[str, pd.DataFrame]:
+        """The features of ``train`` and ``test``, see `columns.expanded`."""
+        parts = {"train": self.train, "test": self.test}
+        return {
+            part: columns.expanded(cells, self.plan, self.crosses) for part, cells in parts.items()
+        }
+
+    @cached_property
+    def kinds(self) -> tuple[list[str], list[str]]:
+        """The names of the features that are floats and of those that are categories."""
+        rows = self.expanded["train"]
+        floats = [str(name) for name in rows.select_dtypes("number")]
+        return floats, [str(name) for name in rows if name not in floats]
+
+    @cached_property
+    def skewed(self) -> list[str]:
+        """The floats that are never negative and have a long tail."""
+        rows = self.expanded["train"]
+        return [name for name in self.kinds[0] if rows[name].min() >= 0 and rows[name].skew() > 1]
+
     def rows(self, part: str) -> pd.DataFrame:
-        """Return the features of ``train`` or ``test``, see `columns.expanded`."""
-        return columns.expanded(getattr(self, part), self.plan, self.crosses)
+        """Return the features of ``train`` or ``test``."""
+        return self.expanded[part]
 
     def targets(self, part: str) -> np.ndarray:
         """Return the targets: float64 (n,), or classes as text."""
