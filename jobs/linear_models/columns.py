@@ -302,7 +302,7 @@ def date_features(
 
     days = (when - pd.Timestamp(column["first"])) / pd.Timedelta(days=1)
     turns = {
-        "month": when.dayofyear / 365.25 * 12, "weekday": when.dayofweek, "hour": when.hour,
+        "month": when.day_of_year / 365.25 * 12, "weekday": when.day_of_week, "hour": when.hour,
     }  # fmt: skip
     timed = "%H" in column["format"]
     made = {f"{name} trend": np.asarray(days, float) / 365.25}

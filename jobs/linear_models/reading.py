@@ -56,6 +56,8 @@ def read(path: Path) -> Sheet:
     text, encoding = decoded(path, content_of(path))
     separator = separator_of(path, text)
     rows, lines = records(path, text, separator)
+    if not rows:
+        raise InputInvalid(f"{path}: found separators alone; wanted a header line and rows")
     names = header(path, rows[0], lines[0])
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) != len(names):

@@ -306,7 +306,7 @@ def calibrations(table: Table, seed: int) -> tuple[list[dict[str, Any]], dict[st
         curves[name] = surest, right
         told.append({
             "model": name, "accuracy": float(right.mean()),
-            "log_loss": float(log_loss(y_pred=np.clip(chances, 1e-15, 1), **scored)),
+            "log_loss": float(log_loss(y_proba=np.clip(chances, 1e-15, 1), **scored)),
             "brier": float(((chances - truth.T) ** 2).sum(axis=1).mean()),
             "calibration_error": calibration_error(surest, right),
         })  # fmt: skip

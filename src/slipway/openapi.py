@@ -140,7 +140,7 @@ def _tensors(job: Job) -> dict[str, Any] | None:
     """
     described = job.row.model_json_schema()
     needed = [
-        entry for entry in tensors.describe(job.row) if entry["name"] in described["required"]
+        entry for entry in tensors.describe(job.row) if entry["name"] in described.get("required", ())
     ]
     if "$defs" in described or len(needed) != 1:
         return None
