@@ -10,6 +10,7 @@ Source:  bias and variance by bootstrap: Domingos, ICML 2000; calibration error:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import descent, models
@@ -358,6 +359,27 @@ def boundaries(table: Table, seed: int) -> dict[str, Any]:
             called = fit.fit(points, labels).predict(grid).reshape(200, 200)
             found["called"][name] = called, float(right)
     return found
+
+
+def nested(table: Table, seed: int) -> dict[str, float]:
+    """Measure the whole procedure, choice included, by cross-validation over all rows.
+
+    In each of five cuts every model is tuned and the best one chosen on the training rows of the
+    cut alone, as `train` does, and measured on the rows left out.
+    """
+    import numpy as np
+    import pandas as pd
+
+    every = pd.concat([table.train, table.test], ignore_index=True)
+    found = []
+    for fit, out in models.folds(table, seed).split(every, every[table.target]):
+        part = replace(table, train=every.iloc[fit], test=every.iloc[out])
+        tuning = models.Tuning(part, seed)
+        names = [name for name in models.candidates(part) if name != models.REFERENCE]
+        best = min(map(tuning.best, names), key=lambda told: told["loss"])
+        rows, target = part.rows("test"), part.targets("test")
+        found.append(models.figures(table.task, target, models.fit(part, best, seed), rows))
+    return {key: float(np.mean([one[key] for one in found])) for key in found[0]}
 
 
 def repeated(table: Table, seed: int) -> dict[str, float]:

@@ -261,9 +261,10 @@ def described(subject: Subject) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rows(described: dict[str, Any]) -> list[dict[str, Any]]:
+def rows(subject: Subject, trained: Path) -> list[dict[str, Any]]:
     """Thirty valid rows made of the schema's examples; free text differs from row to row."""
-    fields = described["input"]["properties"].items()
+    shown = subject.run("show", "--model", "/artifacts/model", out=trained).out
+    fields = json.loads(shown)["input"]["properties"].items()
 
     def value(entry: dict[str, Any], number: int) -> Any:
         free = entry.get("type") == "string" and not {"enum", "const", "pattern"} & set(entry)

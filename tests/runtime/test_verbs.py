@@ -392,3 +392,8 @@ def test_the_package_gives_only_its_names() -> None:
     assert ["Field", "Input", "Job", "Media", "Output", "Run"] == slipway.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = slipway.Nothing
+
+
+def test_options_without_a_verb_are_those_of_run(toy, monkeypatch) -> None:
+    assert 5 == invoke_entry(monkeypatch, toy.folder, "--data", "none.tsv", "--out", str(toy.out))
+    assert "none.tsv: no such file" in toy.capsys.readouterr().err

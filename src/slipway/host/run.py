@@ -84,7 +84,7 @@ def own_files(
     for place, option, value in _values(arguments):
         name, equals, text = value.rpartition("=")
         path = Path(text)
-        if not path.exists() or option not in options():
+        if not text or not path.exists() or option not in options():
             continue
         inside = f"/input/{len(mounts)}/{path.resolve().name}"
         mounts[path.resolve()] = (inside, "ro")
