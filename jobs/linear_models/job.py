@@ -103,6 +103,9 @@ def evaluate(run: Run, model: Pipeline) -> None:
         if len(table.train) + len(table.test) <= 5000 or len(every) == 1:
             found = studies.repeated(table, run.seed)
             run.log(**{f"{table.key}_cv_{name}": value for name, value in found.items()})
+    if run.tier in ("real", "mirror") and len(every[0].train) <= models.TUNED_ON:
+        found = studies.nested(every[0], run.seed)
+        run.log(**{f"{every[0].key}_nested_{name}": value for name, value in found.items()})
     for task, own in lessons.STUDIES.items():
         for table in [table for table in every if table.task == task][:1]:
             for study in own:

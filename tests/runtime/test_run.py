@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway import data
 from slipway import run as run_module
 from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
 from slipway.run import Options, Run, pick_device, plain, read_json
