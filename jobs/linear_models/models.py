@@ -7,6 +7,8 @@ Source:  elastic net: Zou and Hastie, JRSS B 2005; grids in steps of ten around 
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -217,27 +219,34 @@ class Tuning:
 
     def _wants_log(self) -> bool:
         """Tell whether ridge regression errs less by the log of a skewed target."""
-        from scipy.stats import skew
-
-        regression = self.table.task == "regression"
-        if not regression or self.target.min() < 0 or skew(self.target) < 0.5:
+        if self.table.task != "regression" or not long_tailed(self.target):
             return False
         return sum(self.losses("ridge", {}, True)) < sum(self.losses("ridge", {}, False))
 
     def best(self, name: str) -> dict[str, Any]:
         """Return the settings of least mean loss over the folds, from the whole grid."""
-        import numpy as np
-        from sklearn.model_selection import ParameterGrid
-
         with patient():
             log = self.log and name != GUESS
             tried = [(self.losses(name, settings, log), settings)
-                     for settings in ParameterGrid(GRIDS[self.table.task][name])]  # fmt: skip
+                     for settings in settings_of(GRIDS[self.table.task][name])]  # fmt: skip
         losses, settings = min(tried, key=lambda one: sum(one[0]))
         return {
             "table": self.table.name, "model": name, "settings": dict(settings), "log": log,
-            "loss": float(np.mean(losses)), "spread": float(np.std(losses)), "tried": len(tried),
+            "loss": statistics.mean(losses), "spread": statistics.pstdev(losses), "tried": len(tried),
         }  # fmt: skip
+
+
+def long_tailed(target: np.ndarray) -> bool:
+    """Tell whether targets are never negative and skewed to the right."""
+    from scipy.stats import skew
+
+    return bool(target.min() >= 0 and skew(target) >= 0.5)
+
+
+def settings_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield every combination of a grid's values."""
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
 
 
 def losses_of(

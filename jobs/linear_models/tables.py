@@ -150,7 +150,9 @@ def make(
     drop = [*preset.get("drop", ()), *asked["drop"]]
     categories = [*preset.get("categories", ()), *asked["category"]]
     plan = columns.found(sheet, target, drop, categories)
-    places, targets = places[: run.limit], targets[: run.limit]
+    if run.limit and run.limit < len(places):  # evenly spaced: a file may be sorted by class
+        chosen = [len(places) * number // run.limit for number in range(run.limit)]
+        places, targets = [places[n] for n in chosen], [targets[n] for n in chosen]
     parts = split(targets, task, run.seed)
     kept = [column["name"] for column in columns.kept(plan)]
     cells = {part: [[*(sheet.rows[places[n]][sheet.names.index(c)] for c in kept), targets[n]]

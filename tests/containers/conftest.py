@@ -261,17 +261,29 @@ def described(subject: Subject) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rows(subject: Subject, trained: Path) -> list[dict[str, Any]]:
-    """Thirty valid rows made of the schema's examples; free text differs from row to row."""
-    shown = subject.run("show", "--model", "/artifacts/model", out=trained).out
-    fields = json.loads(shown)["input"]["properties"].items()
+def rows_for(subject: Subject) -> Callable[[Path], list[dict[str, Any]]]:
+    """Return a function: thirty valid rows for a model, made of its schema's examples.
+
+    Free text differs from row to row.
+    """
 
     def value(entry: dict[str, Any], number: int) -> Any:
         free = entry.get("type") == "string" and not {"enum", "const", "pattern"} & set(entry)
         return f"{entry['examples'][0]} {number}" if free else entry["examples"][0]
 
-    known = {name: entry for name, entry in fields if "examples" in entry}
-    return [{name: value(entry, n) for name, entry in known.items()} for n in range(30)]
+    def make(place: Path) -> list[dict[str, Any]]:
+        shown = subject.run("show", "--model", "/artifacts/model", out=place).out
+        fields = json.loads(shown)["input"]["properties"].items()
+        known = {name: entry for name, entry in fields if "examples" in entry}
+        return [{name: value(entry, n) for name, entry in known.items()} for n in range(30)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows(rows_for: Callable[[Path], list[dict[str, Any]]], trained: Path) -> list[dict[str, Any]]:
+    """Thirty valid rows for the model of `trained`."""
+    return rows_for(trained)
 
 
 @pytest.fixture(scope="session")
