@@ -115,10 +115,10 @@ def shrinkage(found: Mapping[str, Any], unit: str) -> Figure:
     loudest = np.argsort(-np.abs(found["ridge"][1][0]))[:6]
     zero = {name: int((np.abs(found[name][1][found[name][2].argmin()]) < 1e-9).sum())
             for name in ("ridge", "lasso", "elastic net")}  # fmt: skip
-    figure.suptitle(
-        f"At its best penalty the lasso drops {zero['lasso']} of {len(found['names'])} features, "
-        f"ridge only shrinks", fontsize=18, x=0.01, ha="left",
-    )  # fmt: skip
+    title = f"At its best penalty the lasso drops {zero['lasso']} of {len(found['names'])} features"
+    if not zero["lasso"]:
+        title = f"Shrinkage hardly pays: the best lasso keeps all {len(found['names'])} features"
+    figure.suptitle(title, fontsize=18, x=0.01, ha="left")
     for column, name in enumerate(zero):
         penalties, weights, errors = found[name]
         top = named(axes[0, column], "", "weight" if not column else "", name)
@@ -158,7 +158,8 @@ def learned(found: Mapping[str, Any], unit: str) -> Figure:
         axes.plot(sizes, found[name][:, 0], ":", lw=1.5, **style)
     axes.plot([], [], ":", color="#555555", label="the same on its fitted rows")
     seen = sorted(float(value) for name in kinds for value in found[name][:, 1])
-    axes.set_ylim(0, min(seen[-1], 3 * seen[len(seen) // 2]) * 1.05)
+    least = min(float(found[name].min()) for name in kinds)
+    axes.set_ylim(0.85 * least, min(seen[-1], 3 * seen[len(seen) // 2]) * 1.05)
     axes.legend(fontsize=12.5)
     return figure
 

@@ -232,7 +232,8 @@ class Tuning:
         losses, settings = min(tried, key=lambda one: sum(one[0]))
         return {
             "table": self.table.name, "model": name, "settings": dict(settings), "log": log,
-            "loss": statistics.mean(losses), "spread": statistics.pstdev(losses), "tried": len(tried),
+            "loss": statistics.mean(losses), "spread": statistics.pstdev(losses),
+            "tried": len(tried),
         }  # fmt: skip
 
 
