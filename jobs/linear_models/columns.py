@@ -286,11 +286,18 @@ def expanded(rows: pd.DataFrame, plan: Plan, crosses: Sequence[Sequence[str]] = 
         elif column["kind"] == "date":
             made |= date_features(name, dates(cells, column["format"]), column)
         else:
-            made[name] = ["missing" if is_missing(cell) else str(cell) for cell in cells]
+            made[name] = [written(cell) for cell in cells]
     for pair in crosses:
-        texts = [[str(cell) for cell in rows[name]] for name in pair]
+        texts = [[written(cell) for cell in made[name]] for name in pair]
         made[" x ".join(pair)] = [" ".join(values) for values in zip(*texts, strict=True)]
     return pd.DataFrame(made)
+
+
+def written(cell: Any) -> str:
+    """Return a value as a category: the number 1.0 of a JSON row is the text 1 of a CSV file."""
+    if is_missing(cell) or cell != cell:
+        return "missing"
+    return cell if isinstance(cell, str) else f"{cell:.15g}"
 
 
 def date_features(
@@ -362,6 +369,8 @@ def field_of(column: Mapping[str, Any]) -> tuple[Any, Any]:
         if column["kind"] == "number" and isinstance(cell, str):
             value = number(cell, decimal)
             return cell if value != value else value
+        if column["kind"] == "category" and isinstance(cell, int | float):
+            return written(cell)
         if column["kind"] == "date" and not dates([cell], column["format"]).notna()[0]:
             raise ValueError(f"a date like {example}")
         return cell

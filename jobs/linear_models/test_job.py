@@ -223,6 +223,19 @@ def test_december_is_beside_january_and_the_trend_counts_years():
     assert math.isnan(found["d trend"][3])
 
 
+def test_a_row_of_json_has_the_features_of_the_same_row_of_a_file():
+    column = {"missing": 0, "example": "1", "decimal": "."}
+    plan = [
+        {"name": "hr", "kind": "category", **column},
+        {"name": "day", "kind": "number", **column},
+    ]
+    kind = columns.row_type(plan)
+    file = columns.expanded(pd.DataFrame([{"hr": "7", "day": "1"}]), plan, [["hr", "day"]])
+    row = kind(hr=7, day=1.0).model_dump()
+    assert columns.expanded(pd.DataFrame([row]), plan, [["hr", "day"]]).equals(file)
+    assert file["hr x day"].tolist() == ["7 1"]
+
+
 @pytest.mark.parametrize(
     ("cells", "task"),
     [(["no", "yes"] * 9, "classification"), (["0", "1", "2"] * 9, "classification"),
