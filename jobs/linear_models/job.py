@@ -24,7 +24,6 @@ from slipway.data import TIERS
 from . import columns, lessons, models, studies, tables
 
 if TYPE_CHECKING:
-    import numpy as np
     from sklearn.pipeline import Pipeline
 
 job = Job.here(__file__, trusted=lessons.TRUSTED)
@@ -166,12 +165,15 @@ def score(model: Pipeline, rows: list[Row]) -> list[Prediction]:
     cells = pd.DataFrame([row.model_dump() for row in rows])
     called = model.predict(cells)
     if not hasattr(model, "predict_proba"):
-        return [Prediction(prediction=float(value)) for value in called]
-    chances: np.ndarray = model.predict_proba(cells)
+        return [Prediction(prediction=rounded(value)) for value in called]
     labels = [str(label) for label in model.classes_]
+    chances = [map(rounded, row) for row in model.predict_proba(cells)]
     return [
-        Prediction(
-            prediction=str(label), probabilities=dict(zip(labels, map(float, row), strict=True))
-        )
+        Prediction(prediction=str(label), probabilities=dict(zip(labels, row, strict=True)))
         for label, row in zip(called, chances, strict=True)
     ]
+
+
+def rounded(value: float) -> float:
+    """Return ten digits of a number: sums of a batch and of one row differ in the last ones."""
+    return float(f"{value:.10g}")

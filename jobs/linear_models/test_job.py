@@ -409,7 +409,7 @@ def test_scores_keep_their_order_and_are_the_same_alone(model, finished):
     rows = [kind(**row) for row in cells_of(finished)]
     together = score(model, rows)
     alone = [score(model, [row])[0] for row in rows]
-    assert [one.prediction for one in together] == pytest.approx([one.prediction for one in alone])
+    assert together == alone
     assert len({one.prediction for one in together}) > 10
 
 
@@ -461,7 +461,7 @@ def test_classes_come_with_their_chances(small_grids, tmp_path):
     kind = rows_of(fitted)
     cells = table.test.drop(columns="cultivar").to_dict("records")
     for answer in score(fitted, [kind(**row) for row in cells]):
-        assert math.isclose(sum(answer.probabilities.values()), 1)
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
         assert answer.prediction == max(answer.probabilities, key=answer.probabilities.get)
 
 
