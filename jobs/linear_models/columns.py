@@ -30,6 +30,8 @@ ALIKE = 0.98  # of the cells must read as what a column is; the others count as 
 LEVELS = 40  # of a category get a feature of their own; the rarer ones share one
 LARGEST_CLASSES = 20
 FEWEST_ROWS, FEWEST_OF_CLASS = 20, 5
+FARTHEST = 10
+"""Ranges of a number that a row to score may lie outside of it: past that, no model holds."""
 ID_NAME = re.compile(r"(^|[^a-z])(id|key|index|uuid|guid|number)$|id$", re.IGNORECASE)
 ORNAMENT = re.compile(r"^[$€£]\s*|\s*[%€$£]$")
 PLAIN = re.compile(r"-?\d{1,15}")
@@ -95,6 +97,8 @@ def decimal_of(cells: Sequence[str], separator: str) -> str:
 
 def found_in(sheet: Sheet, name: str, forced: str = "") -> dict[str, Any]:
     """Return the plan of one column: its kind, what is missing, and why it is dropped if it is."""
+    import numpy as np
+
     cells = sheet.column(name)
     present = [cell for cell in cells if not is_missing(cell)]
     levels = Counter(present)
@@ -112,6 +116,9 @@ def found_in(sheet: Sheet, name: str, forced: str = "") -> dict[str, Any]:
         if odd:
             plan["odd"] = f"no number on line {sheet.lines[odd[0]]}: {cells[odd[0]][:30]!r}"
         plan["missing"] += len(odd)
+        plan["example"] = cells[int(np.flatnonzero(np.isfinite(values))[0])]
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        plan |= {"low": low - FARTHEST * (high - low), "high": high + FARTHEST * (high - low)}
     return plan | {"dropped": "" if forced else useless(plan, present)}
 
 
@@ -293,6 +300,20 @@ def expanded(rows: pd.DataFrame, plan: Plan, crosses: Sequence[Sequence[str]] = 
     return pd.DataFrame(made)
 
 
+def logged(values: Any) -> Any:
+    """Return log(1 + x), of a negative number that of 0: training had none."""
+    import numpy as np
+
+    return np.log1p(np.maximum(values, 0))
+
+
+def unlogged(values: Any) -> Any:
+    """Return the inverse of `logged`, bounded so that no number is infinite."""
+    import numpy as np
+
+    return np.expm1(np.minimum(values, 700))
+
+
 def written(cell: Any) -> str:
     """Return a value as a category: the number 1.0 of a JSON row is the text 1 of a CSV file."""
     if is_missing(cell) or cell != cell:
@@ -342,7 +363,8 @@ def profile(plan: Plan) -> list[dict[str, Any]]:
 def row_type(plan: Plan) -> type[Input]:
     """Return the type of one row to score: the plan's columns, read as the training rows were.
 
-    A column without a missing value in training must be there; any other may be null or absent.
+    A column without a missing value in training must be there; any other may be null or absent. A
+    number far outside of what training had is refused.
     """
     import warnings
 
@@ -376,7 +398,8 @@ def field_of(column: Mapping[str, Any]) -> tuple[Any, Any]:
         return cell
 
     if column["kind"] == "number":
-        plain, example = float, number(example, decimal)
+        plain = Annotated[float, Field(ge=column["low"], le=column["high"])]
+        example = number(example, decimal)
     else:
         plain = Annotated[str, Field(max_length=1000)]
     if column["missing"]:

@@ -17,7 +17,12 @@ from slipway import Run, store
 from . import charts, models, studies, summary
 from .tables import Table
 
-TRUSTED = ("jobs.linear_models.columns.expanded", "numpy.dtype")
+TRUSTED = (
+    "jobs.linear_models.columns.expanded",
+    "jobs.linear_models.columns.logged",
+    "jobs.linear_models.columns.unlogged",
+    "numpy.dtype",
+)
 Tried = list[dict[str, Any]]
 Rows = list[dict[str, Any]]
 

@@ -99,7 +99,6 @@ def features(table: Table, degree: int = 1) -> Pipeline:
     Numbers get their median where missing, and a flag that they were; a skewed one that is never
     negative its log(1 + x). ``degree`` 2 adds squares and products of numbers.
     """
-    import numpy as np
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -112,7 +111,7 @@ def features(table: Table, degree: int = 1) -> Pipeline:
 
     (floats, texts), skewed, rows = table.kinds, table.skewed, table.rows("train")
     even = [name for name in floats if name not in skewed]
-    log = FunctionTransformer(np.log1p, feature_names_out="one-to-one")
+    log = FunctionTransformer(columns.logged, feature_names_out="one-to-one")
     fill = SimpleImputer(strategy="median", keep_empty_features=True)
     unskewed = ColumnTransformer(
         [("even", fill, even), ("skewed", make_pipeline(fill, log), skewed)],
@@ -161,12 +160,11 @@ def scaled_target(inner: BaseEstimator, log: bool) -> BaseEstimator:
 
     With ``log`` of log(1 + target): for amounts that err by shares rather than by units.
     """
-    import numpy as np
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    unlog = FunctionTransformer(np.log1p, np.expm1, check_inverse=False)
+    unlog = FunctionTransformer(columns.logged, columns.unlogged, check_inverse=False)
     scale = make_pipeline(*([unlog] if log else []), StandardScaler())
     return TransformedTargetRegressor(inner, transformer=scale, check_inverse=False)
 

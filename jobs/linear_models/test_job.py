@@ -224,7 +224,7 @@ def test_december_is_beside_january_and_the_trend_counts_years():
 
 
 def test_a_row_of_json_has_the_features_of_the_same_row_of_a_file():
-    column = {"missing": 0, "example": "1", "decimal": "."}
+    column = {"missing": 0, "example": "1", "decimal": ".", "low": -9, "high": 9}
     plan = [
         {"name": "hr", "kind": "category", **column},
         {"name": "day", "kind": "number", **column},
@@ -434,6 +434,20 @@ def test_a_gap_in_a_column_that_had_gaps_is_filled(model, finished):
         assert math.isfinite(answer.prediction)
     del row["rooms"]
     assert math.isfinite(score(model, [rows_of(model)(**row)])[0].prediction)
+
+
+@pytest.mark.parametrize("area", [1e300, -1e300, 5000])
+def test_a_number_far_outside_of_the_training_rows_is_refused(model, finished, area):
+    with pytest.raises(ValidationError, match=r"less|greater"):
+        rows_of(model)(**(cells_of(finished)[0] | {"area": area}))
+
+
+def test_an_extreme_row_has_a_finite_answer(model, finished):
+    plan = {column["name"]: column for column in models.plan_of(model)}
+    row = cells_of(finished)[0] | {"sold": "31.12.2999", "area": plan["area"]["low"]}
+    assert math.isfinite(score(model, [rows_of(model)(**row)])[0].prediction)
+    assert np.isfinite(columns.unlogged(columns.logged(np.array([-5, 0, 1e300])))).all()
+    assert np.isfinite(columns.unlogged(np.array([1e6]))).all()
 
 
 def test_a_town_that_was_never_seen_is_no_error(model, finished):
