@@ -60,14 +60,14 @@ def normal_equation(features: np.ndarray, target: np.ndarray) -> np.ndarray:
     return right.T @ (inverse * (left.T @ target))
 
 
-def independent(features: np.ndarray) -> list[int]:
-    """Return the places of columns that no earlier column makes up, by pivoted QR."""
+def independent(features: np.ndarray, share: float = 1e-8) -> list[int]:
+    """Return the places of columns that have more than a ``share`` of their own, by pivoted QR."""
     import numpy as np
     from scipy.linalg import qr
 
     _, upper, order = qr(features, mode="economic", pivoting=True)
     diagonal = np.abs(np.diag(upper))
-    return sorted(int(place) for place in order[: int((diagonal > 1e-8 * diagonal[0]).sum())])
+    return sorted(int(place) for place in order[: int((diagonal > share * diagonal[0]).sum())])
 
 
 def curvature(features: np.ndarray) -> tuple[float, float]:
