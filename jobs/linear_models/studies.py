@@ -55,7 +55,7 @@ def convergence(table: Table, seed: int) -> dict[str, Any]:
     best = descent.normal_equation(design, target)
     low, high = descent.curvature(design)
     step = {"optimum": best, "seed": seed}
-    exact = descent.descend(design, target, rate=2 / (low + high), epochs=40_000,
+    exact = descent.descend(design, target, rate=2 / (low + high), epochs=10_000,
                             tolerance=GAP / 10 * low, optimum=best)  # fmt: skip
     size = float((design**2).sum(axis=1).mean())  # of a row: what bounds a stochastic step
     modes = {
