@@ -120,8 +120,8 @@ def study_descent(run: Run, table: Table, tried: Tried) -> Rows:
     run.note(
         f"{table.name}: batch descent meets the normal equation to {found['gap']:.1e} after "
         f"{found['epochs']} epochs ({found['ended']}); the condition number of X'X with its "
-        f"{found['columns']} columns is {found['condition']:.0f}, so the step may not pass 2 / L and "
-        "the flattest way is slow."
+        f"{found['columns']} columns is {found['condition']:.0f}, so the step may not "
+        "pass 2 / L and the flattest way is slow."
     )
     run.table(f"descent-{table.name}", rows, f"{table.name}: convergence, {studies.EPOCHS} epochs")
     show(run, table, "descent", charts.descents(found), "Standardised features and target.")
