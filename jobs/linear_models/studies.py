@@ -344,7 +344,9 @@ def boundaries(table: Table, seed: int) -> dict[str, Any]:
     points = rows[names].fillna(rows[names].median()).to_numpy()
     labels = np.searchsorted(table.classes, target.astype(str))
     edges = np.quantile(points, [0.005, 0.995], axis=0)
-    across, up = (np.linspace(low, high, 200) for low, high in edges.T)
+    margin = 0.05 * (edges[1] - edges[0])
+    edges = edges[0] - margin, edges[1] + margin
+    across, up = (np.linspace(low, high, 200) for low, high in zip(*edges, strict=True))
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
     kinds = {
         "SGD, hinge loss": (1, SGDClassifier(alpha=0.01, random_state=seed)),
