@@ -26,7 +26,9 @@ def sealed_answer(folder: Path, args: list[str]) -> str | None:
 
 def main() -> None:
     """Find the job that ``SLIPWAY_JOB`` names and run its command line."""
-    args = sys.argv[1:] or ["run"]
+    args = sys.argv[1:]
+    if not args or (args[0].startswith("-") and args[0] != "--help"):
+        args = ["run", *args]
     if args[0] == "seal" and len(args) > 1:
         os.environ["SLIPWAY_JOB"] = args[1]
     folder = os.environ.get("SLIPWAY_JOB")

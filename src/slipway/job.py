@@ -12,6 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,8 @@ class Job:
     exporter: Callable[..., Any] | None = None
     exported_scorer: Callable[..., Any] | None = None
     held_out_rows: Callable[..., Any] | None = None
+    row_maker: Callable[..., Any] | None = None
+    row_of_model: Any = None
 
     @classmethod
     def here(cls, file: str, trusted: Sequence[str] = (), tolerance: float = 1e-6) -> Job:
@@ -64,6 +67,15 @@ class Job:
     def score(self, function: Function) -> Function:
         """Register ``(model, rows: list[Input]) -> list[Output]``: one answer a row, in order."""
         self.scorer = function
+        return function
+
+    def rows_of(self, function: Function) -> Function:
+        """Register ``(model) -> type[Input]``: the rows of this very model.
+
+        For a job whose columns come from the user's table; until a model is loaded `row` is what
+        the score function names.
+        """
+        self.row_maker = function
         return function
 
     def export(self, function: Function) -> Function:
@@ -96,13 +108,13 @@ class Job:
 
     @property
     def row(self) -> Any:
-        """The `Input` type of one row, from the annotation of the score function."""
-        return self._scored()[0]
+        """The `Input` type of one row: the loaded model's own, else the score function's."""
+        return self.row_of_model or self._scored[0]
 
     @property
     def answer(self) -> Any:
         """The `Output` type of one answer."""
-        return self._scored()[1]
+        return self._scored[1]
 
     def answers(self, model: Any, rows: Sequence[Any]) -> list[Any]:
         """Score a batch with what `load` returned, in whichever form.
@@ -124,7 +136,15 @@ class Job:
         """Return the model in ``folder``; see `chosen_form` and `slipway.store.load`."""
         if self.chosen_form(folder, form) == "exported":
             return load_exported(folder, threads)
-        return store.load(folder, self.trusted, threads)
+        model = store.load(folder, self.trusted, threads)
+        if self.row_maker:
+            self.row_of_model = self.row_maker(model)
+        return model
+
+    def meet(self, folder: Path) -> None:
+        """Learn what the rows of the model in ``folder`` are, where only the model can tell."""
+        if self.row_maker:
+            self.load(folder)
 
     def chosen_form(self, folder: Path, form: str) -> str:
         """Return trained or exported; ``auto`` is exported where that is proven to answer alike.
@@ -147,6 +167,7 @@ class Job:
         """Return the form of what `load` returned: trained or exported."""
         return "exported" if isinstance(model, Exported) else "trained"
 
+    @cached_property
     def _scored(self) -> tuple[Any, Any]:
         if self.scorer is None:
             raise InputInvalid(f"job {self.spec.name} has no @job.score function")

@@ -139,9 +139,8 @@ def _tensors(job: Job) -> dict[str, Any] | None:
     length of the data follows from the shape.
     """
     described = job.row.model_json_schema()
-    needed = [
-        entry for entry in tensors.describe(job.row) if entry["name"] in described["required"]
-    ]
+    required = described.get("required", ())
+    needed = [entry for entry in tensors.describe(job.row) if entry["name"] in required]
     if "$defs" in described or len(needed) != 1:
         return None
     field = described["properties"][needed[0]["name"]]

@@ -45,7 +45,8 @@ def judged(spec: JobSpec, out: Path) -> list[dict[str, Any]]:
     """Return the figures of `evaluate` with their bars: metric, value, bar, verdict.
 
     Real and mirrored data are the same bytes and share bars; the user's own file has none, and
-    neither has a run with ``--limit`` in any of its stages. A figure that is absent is NaN.
+    neither has a run with ``--limit`` in any of its stages. A figure that is absent is NaN, unless
+    the run was of a ``part`` of the job.
     """
     records = read_json(out / "run.json")
     record = records.get("evaluate", {})
@@ -55,6 +56,8 @@ def judged(spec: JobSpec, out: Path) -> list[dict[str, Any]]:
         records.get(verb, {}).get("options", {}).get("limit") is not None for verb in ORDER
     )
     bars = {} if limited else spec.accept.get(tier, {})
+    if any(records.get(verb, {}).get("part") for verb in ORDER):
+        bars = {metric: bar for metric, bar in bars.items() if metric in figures}
     rows = []
     for metric in dict.fromkeys([*bars, *figures]):
         value, bar = figures.get(metric), bars.get(metric)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,6 +65,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     pieces: list[dict[str, Any]] = field(default_factory=list)
     stopping: bool = False
+    part: str = ""
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.options.device)
@@ -104,6 +105,14 @@ class Run:
             self.sources[name] = source
             _ = self.tier  # told now, not after hours of work
         return self.sources[name].path
+
+    def note_source(self, name: str, path: Path, tier: str) -> Path:
+        """Record a file that is no declared dataset: the user's own, or one a library brings."""
+        if not path.is_file():
+            raise DataUnavailable(f"{path}: no such file")
+        self.sources[name] = data.Source(path, tier, data.sha256_of(path))
+        say(f"data: {name} is {path} (tier {tier})")
+        return path
 
     def prepared(self, name: str) -> Path:
         """Return ``data/name`` of the artifacts, which `prepare` wrote."""
@@ -254,6 +263,7 @@ class Run:
             "device": self.device,
             "options": plain(vars(self.options) | self.extra),
             "tier": self.tier,
+            **({"part": self.part} if self.part else {}),
             "data": {
                 name: {"tier": source.tier, "sha256": source.sha256, "file": source.path.name}
                 for name, source in self.sources.items()
@@ -263,7 +273,7 @@ class Run:
             "image": os.environ.get("SLIPWAY_IMAGE", "unknown"),
             "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cpus",
-            "versions": {dist.name: dist.version for dist in sorted(distributions(), key=_name)},
+            "versions": installed(),
         }
 
     def _put(self, path: Path, part: Any) -> None:
@@ -332,5 +342,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _name(dist: Any) -> str:
-    return str(dist.name).lower()
+@cache
+def installed() -> dict[str, str]:
+    """Return the version of each distribution here; reading all their metadata takes long."""
+    found = {str(dist.name): str(dist.version) for dist in distributions()}
+    return dict(sorted(found.items(), key=lambda entry: entry[0].lower()))

@@ -45,8 +45,8 @@ COMMON = {
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
         help="Where to compute; cuda fails where there is none."),
     "data": click.option(
-        "--data", default="auto", show_default=True, metavar="|".join((*TIERS, "PATH")),
-        help="Tier of the data, or a file of your own."),
+        "--data", type=click.Path(), default="auto", show_default=True,
+        metavar="|".join((*TIERS, "PATH")), help="Tier of the data, or a file of your own."),
     "epochs": click.option(
         "--epochs", type=click.IntRange(1), default=None, help="Passes over the training set."),
     "limit": click.option(
@@ -322,8 +322,11 @@ def _card(job: Job) -> click.Command:
 
 def _show(job: Job) -> click.Command:
     @click.command("show")
-    def show() -> None:
+    @click.option("--model", type=FOLDER, help="Tell of the rows of this model, not of any.")
+    def show(model: Path | None) -> None:
         """Print what the job is and takes as JSON: job.toml, verbs, options, schema."""
+        if model:
+            job.meet(model)
         click.echo(json.dumps(describe(job), indent=1, sort_keys=True))
 
     return show

@@ -59,6 +59,16 @@ def test_a_limit_in_any_stage_takes_the_bars_away(spec, toy, stage) -> None:
     assert "" == report.judged(spec, toy.out)[0]["verdict"]
 
 
+def test_a_run_of_a_part_is_judged_by_the_figures_that_it_has(spec, toy) -> None:
+    record(toy, "real", 0.1)
+    path = toy.out / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prepare": {"part": "preset x"}}))
+    assert "missed" == report.judged(spec, toy.out)[0]["verdict"]
+
+    (toy.out / "metrics.json").write_text('{"evaluate": {"another": 1}}')
+    assert [""] == [row["verdict"] for row in report.judged(spec, toy.out)]
+
+
 def test_nothing_is_judged_before_an_evaluation(spec, toy) -> None:
     assert [] == report.judged(spec, toy.out)
     assert "None yet" in report.card_text(spec, toy.out)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway import data
 from slipway import run as run_module
 from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
 from slipway.run import Options, Run, pick_device, plain, read_json
@@ -305,3 +306,16 @@ def test_a_checkpoint_is_json_on_disk(make_run, toy) -> None:
     assert {"fingerprint", "state"} == set(
         json.loads((toy.out / "checkpoints" / "train.json").read_text("utf-8"))
     )
+
+
+def test_a_file_that_is_no_declared_dataset_is_on_record(make_run, tmp_path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("a,b\n")
+    run = make_run("prepare")
+    run.part = "preset x"
+
+    assert path == run.note_source("csv", path, "own")
+    assert ("own", "preset x") == (run.tier, run.record()["part"])
+    assert data.sha256_of(path) == run.record()["data"]["csv"]["sha256"]
+    with pytest.raises(DataUnavailable, match="no such file"):
+        run.note_source("csv", tmp_path / "none.csv", "own")

@@ -400,3 +400,8 @@ def test_an_answer_with_a_column_of_scored_files_does_not_load(toy, name) -> Non
     path.write_text(path.read_text("utf-8").replace("    prediction: bool", f"    {name}: bool"))
     with pytest.raises(InputInvalid, match=rf"job\.py: Verdict has a field '{name}'; wanted anot"):
         verbs.seal(toy.job)
+
+
+def test_options_without_a_verb_are_those_of_run(toy, monkeypatch) -> None:
+    assert 5 == invoke_entry(monkeypatch, toy.folder, "--data", "none.tsv", "--out", str(toy.out))
+    assert "none.tsv: no such file" in toy.capsys.readouterr().err

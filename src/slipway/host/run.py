@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from slipway.spec import JobSpec
 
 if TYPE_CHECKING:
     from docker import DockerClient
+    from docker.models.images import Image
 
 PORT = 8080
 
@@ -51,7 +53,54 @@ def run_job(
         process.become(root, spec, arguments, gpu)
     image = build.build_job(client, root, spec, gpu)
     place = container.usual_place(root, spec)
+    mounts, arguments = own_files(arguments, lambda: path_options(client, image, arguments))
+    place = replace(place, mounts={**place.mounts, **mounts})
     return container.attend(container.create(client, image, spec, place, arguments, gpu=gpu))
+
+
+def path_options(client: DockerClient, image: Image, arguments: Sequence[str]) -> set[str]:
+    """Return the options of a verb that take a file, by what the image itself says of them."""
+    shown = client.containers.run(image, ["show"], network_mode="none", remove=True)
+    verbs = json.loads(shown)["verbs"]
+    name = arguments[0] if arguments[0] in verbs else "run"
+    files = (
+        option["opts"]
+        for option in verbs.get(name, {}).get("options", [])
+        if option["type"]["param_type"] == "Path" and option["type"]["file_okay"]
+    )
+    return {spelling for spellings in files for spelling in spellings}
+
+
+def own_files(
+    arguments: Sequence[str], options: Callable[[], set[str]]
+) -> tuple[dict[Path, tuple[str, str]], list[str]]:
+    """Return read-only mounts of the user's files among the arguments, and their names inside.
+
+    Only the value of an option of ``options()`` is a file, which is asked when a value looks like
+    one; ``NAME=PATH`` is a file with the name of its dataset.
+    """
+    mounts: dict[Path, tuple[str, str]] = {}
+    told = list(arguments)
+    for place, option, value in _values(arguments):
+        name, equals, text = value.rpartition("=")
+        path = Path(text)
+        if not text or not path.exists() or option not in options():
+            continue
+        inside = f"/input/{len(mounts)}/{path.resolve().name}"
+        mounts[path.resolve()] = (inside, "ro")
+        given = f"{name}{equals}{inside}"
+        told[place] = f"{option}={given}" if told[place].startswith(f"{option}=") else given
+    return mounts, told
+
+
+def _values(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Yield place, option and value of ``--option value`` and ``--option=value``."""
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if argument.startswith("--") and equals:
+            yield place, option, value
+        elif place and arguments[place - 1].startswith("--") and "=" not in arguments[place - 1]:
+            yield place, arguments[place - 1], argument
 
 
 def serve_job(

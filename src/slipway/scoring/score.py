@@ -111,6 +111,7 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
     shard = parse_shard(wishes.shard)
     found = find_input(job, source, shard)
     require_model(model_folder)
+    job.meet(model_folder)
     wishes = replace(wishes, form=job.chosen_form(model_folder, wishes.form))
     if target == "-":
         _to_stdout(job, model_folder, found, wishes)
