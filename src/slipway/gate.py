@@ -132,7 +132,6 @@ class Gate:
         self.service = app.extensions["slipway"]
         self.timeout = self.service.limits.timeout
         self.largest = int(app.config["MAX_CONTENT_LENGTH"])
-        self.row = row_of(self.service.job.row)
         self.threads = threads
         self.routes: set[str] = {rule.rule for rule in app.url_map.iter_rules()}
         self.open: set[Exchange] = set()
@@ -267,7 +266,7 @@ class Gate:
         if len(body) > SMALL:
             return False
         try:
-            asked = rows_of_json(body, self.row)
+            asked = rows_of_json(body, row_of(self.service.job.row))
         except ValidationError:
             return False
         if not asked.rows:

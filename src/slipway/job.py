@@ -12,7 +12,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,12 +109,12 @@ class Job:
     @property
     def row(self) -> Any:
         """The `Input` type of one row: the loaded model's own, else the score function's."""
-        return self.row_of_model or self._scored[0]
+        return self.row_of_model or self._scored()[0]
 
     @property
     def answer(self) -> Any:
         """The `Output` type of one answer."""
-        return self._scored[1]
+        return self._scored()[1]
 
     def answers(self, model: Any, rows: Sequence[Any]) -> list[Any]:
         """Score a batch with what `load` returned, in whichever form.
@@ -167,22 +167,10 @@ class Job:
         """Return the form of what `load` returned: trained or exported."""
         return "exported" if isinstance(model, Exported) else "trained"
 
-    @cached_property
     def _scored(self) -> tuple[Any, Any]:
         if self.scorer is None:
             raise InputInvalid(f"job {self.spec.name} has no @job.score function")
-        names = dict(vars(sys.modules[self.scorer.__module__]))
-        rows, answers = (
-            typing.get_args(_evaluated(self.scorer.__annotations__[key], names))
-            for key in (list(inspect.signature(self.scorer).parameters)[1], "return")
-        )
-        taken = sorted(PLACES & set(answers[0].model_fields))
-        if taken:
-            raise InputInvalid(
-                f"{self.spec.folder / 'job.py'}: {answers[0].__name__} has a field {taken[0]!r}; "
-                f"wanted another name: an answer in a file carries the {taken[0]} of its row"
-            )
-        return rows[0], answers[0]
+        return _types_of(self.scorer)
 
     def main(self) -> None:
         """Run the command line of this job; see `slipway.verbs`."""
@@ -203,6 +191,23 @@ def load_job(folder: Path) -> Job:
     if not isinstance(found, Job):
         raise InputInvalid(f"{folder / 'job.py'}: 'job' is {type(found).__name__}; wanted a Job")
     return found
+
+
+@cache
+def _types_of(scorer: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return what a score function takes and gives for one row; evaluating that takes long."""
+    names = dict(vars(sys.modules[scorer.__module__]))
+    rows, answers = (
+        typing.get_args(_evaluated(scorer.__annotations__[key], names))
+        for key in (list(inspect.signature(scorer).parameters)[1], "return")
+    )
+    taken = sorted(PLACES & set(answers[0].model_fields))
+    if taken:
+        raise InputInvalid(
+            f"{inspect.getfile(scorer)}: {answers[0].__name__} has a field {taken[0]!r}; "
+            f"wanted another name: an answer in a file carries the {taken[0]} of its row"
+        )
+    return rows[0], answers[0]
 
 
 def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:

@@ -244,11 +244,9 @@ def _describing_routes(app: Flask, service: Service) -> None:
 
 
 def _score_route(app: Flask, service: Service) -> None:
-    row = service.job.row
-
     @app.post("/score")
     def score() -> Response:
-        asked = bodies.read(request, row)
+        asked = bodies.read(request, service.job.row)
         return bodies.respond(request, asked, service.score)
 
 
