@@ -11,10 +11,28 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["Field", "Input", "Media", "Output", "Problem", "example", "problems"]
+from slipway.images import opened
+
+__all__ = [
+    "Field",
+    "Input",
+    "Media",
+    "Output",
+    "Problem",
+    "example",
+    "field_validator",
+    "problems",
+]
 
 Problem = dict[str, str]
 """A field that is wrong: ``path`` (a JSON pointer), ``found`` and ``wanted``."""
@@ -46,11 +64,15 @@ class Media:
     """The media types that a field of bytes accepts: ``Annotated[bytes, Media("image/png")]``.
 
     The content must begin as one of them does. In JSON and in a table it is base64; raw and
-    multipart bodies bring it as it is.
+    multipart bodies bring it as it is. ``drawn`` tells in the schema that a person may draw the
+    picture: a page shows a sheet for it. With ``max_pixels`` the field holds a picture that is
+    decoded when a row is checked: a damaged or larger one is refused by the field's name.
     """
 
-    def __init__(self, *types: str) -> None:
+    def __init__(self, *types: str, drawn: bool = False, max_pixels: int | None = None) -> None:
         self.types = types
+        self.drawn = drawn
+        self.max_pixels = max_pixels
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -64,17 +86,20 @@ class Media:
         )
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return {
+        told = {
             "type": "string",
             "contentEncoding": "base64",
             "contentMediaType": self.types[0],
             "description": f"One of {', '.join(self.types)}, as base64.",
         }
+        return told | ({"drawn": True} if self.drawn else {})
 
     def _checked(self, content: bytes) -> bytes:
-        if any(begins_as(kind, content) for kind in self.types):
-            return content
-        raise ValueError(f"content that begins as {' or '.join(self.types)} does")
+        if not any(begins_as(kind, content) for kind in self.types):
+            raise ValueError(f"content that begins as {' or '.join(self.types)} does")
+        if self.max_pixels is not None:
+            opened(content, self.max_pixels, self.types)
+        return content
 
 
 def begins_as(kind: str, content: bytes) -> bool:
