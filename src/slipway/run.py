@@ -193,8 +193,9 @@ class Run:
         state names it, and the one of the checkpoint before is removed last.
         """
         name = f"{self.verb}-{secrets.token_hex(4)}.safetensors" if tensors else ""
-        content = {"fingerprint": self._fingerprint, "state": dict(state), "tensors": name}
+        content: dict[str, Any] = {"fingerprint": self._fingerprint, "state": dict(state)}
         if tensors:
+            content["tensors"] = name
             from safetensors.torch import save_file
 
             with data.written(self._checkpoint.with_name(name)) as part:
