@@ -28,7 +28,6 @@ from jobs.mnist.job import (
     prepare,
     score,
     score_exported,
-    show_scorer,
     train,
 )
 from slipway import networks, store
@@ -87,6 +86,7 @@ def test_each_model_beats_a_constant_guess_and_every_chart_is_there(trained, mod
     accuracies = {name: run.metrics[f"{name}_accuracy"] for name in bench.TITLES if name in FAST}
     assert min(accuracies.values()) > 7 * constant, accuracies
     assert run.metrics["multilabel_macro_f1"] > 0.9
+    assert run.metrics["scorer_accuracy_lowest"] >= 0.8
     assert run.metrics["denoise_knn_rmse"] < run.metrics["denoise_noisy_rmse"] / 2
     figures = {piece["name"] for piece in run.pieces if piece["kind"] == "figure"}
     shown = "comparison confusion worst improvement fives roc denoising filters sheets single"
@@ -185,12 +185,6 @@ def test_the_answer_stays_however_the_digit_is_sent(model, test, kind):
     same = np.mean([a.digit == b.digit for a, b in zip(plain, sent, strict=True)])
     assert same >= 0.9
     assert np.mean([b.digit == label for b, label in zip(sent, labels, strict=True)]) >= 0.85
-
-
-def test_the_sheets_are_measured(trained, model, test):
-    run = a_run(trained, "evaluate")
-    show_scorer(run, model, test)
-    assert run.metrics["scorer_accuracy_lowest"] >= 0.8
 
 
 # Pictures
@@ -346,8 +340,8 @@ def test_equal_splits_have_equal_bytes(tmp_path):
 def test_shifted_copies_move_by_one_pixel():
     image = np.zeros((1, 28, 28), np.uint8)
     image[0, 5, 7] = 9
-    found = [tuple(int(n) for n in copy.nonzero()) for copy in digits.shifted(image)]
-    assert found == [(5, 7), (6, 7), (4, 7), (5, 8), (5, 6)]
+    found = [np.argwhere(copy).tolist() for copy in digits.shifted(image)]
+    assert found == [[[5, 7]], [[6, 7]], [[4, 7]], [[5, 8]], [[5, 6]]]
 
 
 def test_confusions_are_counted_commonest_first():
