@@ -160,7 +160,7 @@ def detector(curves: Mapping[str, Any], threshold: float, wanted: float) -> Figu
     axes.axvline(threshold, color=SLATE, ls=":", lw=2, label=f"in use: {threshold:.2f}")
     ends = [thresholds[recall[:-1] >= least].max() for least in (0.999, 0.2)]
     axes.set(xlim=(min(*ends, threshold) - 1, max(*ends, threshold) + 1), ylim=(0, 1.02))
-    axes.legend(fontsize=14, loc="lower left")
+    axes.legend(fontsize=14, loc="center left")
     return figure
 
 
