@@ -81,7 +81,7 @@ def curves(curve: Sequence[Mapping[str, float]]) -> Figure:
     gap = 100 * (last["training accuracy"] - last["validation accuracy"])
     figure.suptitle(
         f"After {len(curve)} epochs validation is {100 * last['validation accuracy']:.2f} % right, "
-        f"{gap:+.2f} points behind training",
+        f"{gap:.2f} points behind training",
         fontsize=17, x=0.01, ha="left",
     )  # fmt: skip
     panels = figure.subplots(1, 2)
