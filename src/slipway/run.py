@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import resource
+import secrets
 import signal
 import sys
 import threading
@@ -33,6 +34,7 @@ from slipway.spec import JobSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 Item = TypeVar("Item")
 
@@ -172,29 +174,51 @@ class Run:
     def resume(self) -> dict[str, Any] | None:
         """Return the state of the last checkpoint of this very run, or None to start afresh.
 
-        A checkpoint made with other options, data or code is set aside, and the user is told.
+        Its tensors, where it has some, are its entry ``tensors``. A checkpoint made with other
+        options, data or code is set aside, and the user is told.
         """
         path = self._checkpoint
         if not path.is_file():
             return None
         try:
             kept = json.loads(path.read_text("utf-8"))
-            state, mark = kept["state"], kept["fingerprint"]
+            state, mark = dict(kept["state"]), kept["fingerprint"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputInvalid(f"{path}: damaged checkpoint ({error!r}); delete it") from None
         if mark != self._fingerprint:
             say(f"checkpoint {path} is of other options, data or code: starting afresh")
             return None
+        if name := kept.get("tensors"):
+            state["tensors"] = _tensors_of(path.with_name(name))
         say(f"resuming {self.verb} from {path}")
-        return dict(state)
+        return state
 
-    def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep a JSON-able state, whole or not at all; after SIGTERM leave with `Stopped`."""
-        content = {"fingerprint": self._fingerprint, "state": dict(state)}
+    def checkpoint(
+        self, state: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Keep a JSON-able state and PyTorch tensors; after SIGTERM leave with `Stopped`.
+
+        Whole or not at all: the tensors get a file of a new name, which counts only once the
+        state names it, and the one of the checkpoint before is removed last.
+        """
+        name = f"{self.verb}-{secrets.token_hex(4)}.safetensors" if tensors else ""
+        content: dict[str, Any] = {"fingerprint": self._fingerprint, "state": dict(state)}
+        if tensors:
+            content["tensors"] = name
+            from safetensors.torch import save_file
+
+            with data.written(self._checkpoint.with_name(name)) as part:
+                save_file({name: entry.contiguous() for name, entry in tensors.items()}, part)
         with data.written(self._checkpoint) as part:
             part.write_text(json.dumps(content), "utf-8")
+        self._remove_tensors(keep=name)
         if self.stopping:
             raise Stopped(f"{self.verb} stopped by SIGTERM; kept in {self._checkpoint}")
+
+    def _remove_tensors(self, keep: str = "") -> None:
+        for path in self._checkpoint.parent.glob(f"{self.verb}-*.safetensors"):
+            if path.name != keep:
+                path.unlink(missing_ok=True)
 
     @property
     def _checkpoint(self) -> Path:
@@ -242,6 +266,7 @@ class Run:
         self._put(self.out / "run.json", self.record())
         self._put(self.out / "report.json", self.pieces)
         self._checkpoint.unlink(missing_ok=True)
+        self._remove_tensors()
 
     def check_split(self) -> None:
         """Raise InputInvalid when the split files are not those that the model was trained on.
@@ -347,3 +372,13 @@ def installed() -> dict[str, str]:
     """Return the version of each distribution here; reading all their metadata takes long."""
     found = {str(dist.name): str(dist.version) for dist in distributions()}
     return dict(sorted(found.items(), key=lambda entry: entry[0].lower()))
+
+
+def _tensors_of(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise InputInvalid(f"{path}: damaged checkpoint ({error!r}); delete it") from None

@@ -1,16 +1,19 @@
 """Save and load a model without pickle: nothing that is loaded can run code.
 
-scikit-learn estimators go through skops, which rebuilds only types on its list; ONNX graphs
-are kept as they are. Two equal models give equal bytes: a skops archive holds memory addresses
-and the time, and both are taken out here.
+scikit-learn estimators go through skops, which rebuilds only types on its list; a PyTorch network
+is its tensors in a safetensors file with the name of its class and its settings; ONNX graphs are
+kept as they are. Two equal models give equal bytes: a skops archive holds memory addresses and the
+time, and both are taken out here.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +23,35 @@ from slipway.errors import DataUnavailable, InputInvalid
 EPOCH = (1980, 1, 1, 0, 0, 0)
 IDENTITY = re.compile(r'("__id__": |"file": ")(\d+)')
 STOP_WORDS = re.compile(r'("_stop_words_id": \{[^{}]*"content": ")\d+')
-SKOPS, ONNX = "model.skops", "model.onnx"
+SKOPS, ONNX, NETWORK = "model.skops", "model.onnx", "model.safetensors"
 
 
 def save(model: Any, folder: Path) -> None:
-    """Write ``model`` (an estimator or an ONNX ModelProto) to ``folder``, replacing what is there.
+    """Write ``model`` to ``folder``, replacing what is there.
 
-    Raises TypeError for any other type: no format without pickle is known for it.
+    It is an estimator, an ONNX ModelProto, or a `torch.nn.Module` whose ``settings`` are the
+    keyword arguments that made it, as JSON can hold them. Raises TypeError for any other type: no
+    format without pickle is known for it.
     """
+    name, write = _form(model)
     folder.mkdir(parents=True, exist_ok=True)
-    if hasattr(model, "get_params"):
-        import skops.io
+    with written(folder / name) as part:
+        write(model, part)
+    for other in {SKOPS, ONNX, NETWORK} - {name}:
+        (folder / other).unlink(missing_ok=True)
 
-        with written(folder / SKOPS) as part:
-            skops.io.dump(model, part)
-            _normalise(part)
-        (folder / ONNX).unlink(missing_ok=True)
-    elif hasattr(model, "SerializeToString"):
-        with written(folder / ONNX) as part:
-            part.write_bytes(model.SerializeToString(deterministic=True))
-        (folder / SKOPS).unlink(missing_ok=True)
-    else:
-        raise TypeError(f"{type(model).__name__} is neither an estimator nor an ONNX model")
+
+def _form(model: Any) -> tuple[str, Callable[[Any, Path], None]]:
+    if hasattr(model, "get_params"):
+        return SKOPS, _save_skops
+    if hasattr(model, "SerializeToString"):
+        return ONNX, _save_onnx
+    if hasattr(model, "load_state_dict") and hasattr(model, "settings"):
+        return NETWORK, _save_network
+    raise TypeError(
+        f"{type(model).__name__} is neither an estimator nor an ONNX model nor a network that "
+        "keeps its settings"
+    )
 
 
 def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1) -> Any:
@@ -53,6 +63,8 @@ def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1) -> Any:
     """
     if (folder / SKOPS).is_file():
         return _load_skops(folder / SKOPS, trusted)
+    if (folder / NETWORK).is_file():
+        return _load_network(folder / NETWORK, trusted)
     if (folder / ONNX).is_file():
         return _load_onnx(folder / ONNX, threads)
     raise DataUnavailable(f"{folder}: no model; run train first, or mount one there")
@@ -64,6 +76,52 @@ def identity(folder: Path) -> str:
     for path in sorted(folder.glob("model.*")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _save_skops(model: Any, path: Path) -> None:
+    import skops.io
+
+    skops.io.dump(model, path)
+    _normalise(path)
+
+
+def _save_onnx(model: Any, path: Path) -> None:
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _save_network(model: Any, path: Path) -> None:
+    """Write tensors and, as one entry, what makes the network: more come in any order."""
+    from safetensors.torch import save
+
+    made = {"class": full_name(type(model)), "settings": model.settings}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.write_bytes(save(tensors, {"network": json.dumps(made, sort_keys=True)}))
+
+
+def full_name(kind: type) -> str:
+    """Return the name of a type as ``trusted`` lists it: module and class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _load_network(path: Path, trusted: Sequence[str]) -> Any:
+    """Make the network anew and fill it; nothing is imported before its name was found trusted."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            made = json.loads((file.metadata() or {})["network"])
+            name, settings = made["class"], dict(made["settings"])
+            if name not in trusted:
+                raise InputInvalid(f"{path}: holds types that are not trusted: ['{name}']")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        module, _, kind = name.rpartition(".")
+        network = getattr(importlib.import_module(module), kind)(**settings)
+        network.load_state_dict(tensors, strict=True)
+    except (InputInvalid, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes surface in the header, JSON, the class or torch
+        raise InputInvalid(f"{path}: no network ({error!r})") from None
+    return network.eval()
 
 
 def _load_onnx(path: Path, threads: int) -> Any:

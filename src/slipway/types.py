@@ -11,10 +11,28 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
-__all__ = ["Field", "Input", "Media", "Output", "Problem", "example", "problems"]
+from slipway.images import opened
+
+__all__ = [
+    "Field",
+    "Input",
+    "Media",
+    "Output",
+    "Problem",
+    "example",
+    "field_validator",
+    "problems",
+]
 
 Problem = dict[str, str]
 """A field that is wrong: ``path`` (a JSON pointer), ``found`` and ``wanted``."""
@@ -48,11 +66,14 @@ class Media:
     The content must begin as one of them does. In JSON and in a table it is base64; raw and
     multipart bodies bring it as it is. The schema names all types as ``accept`` where there are
     several; ``drawn`` tells in it that a person may draw the picture: a page shows a sheet for it.
+    With ``max_pixels`` the field holds a picture that is decoded when a row is checked: a damaged
+    or larger one is refused by the field's name.
     """
 
-    def __init__(self, *types: str, drawn: bool = False) -> None:
+    def __init__(self, *types: str, drawn: bool = False, max_pixels: int | None = None) -> None:
         self.types = types
         self.drawn = drawn
+        self.max_pixels = max_pixels
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -77,9 +98,11 @@ class Media:
         return told | ({"drawn": True} if self.drawn else {})
 
     def _checked(self, content: bytes) -> bytes:
-        if any(begins_as(kind, content) for kind in self.types):
-            return content
-        raise ValueError(f"content that begins as {' or '.join(self.types)} does")
+        if not any(begins_as(kind, content) for kind in self.types):
+            raise ValueError(f"content that begins as {' or '.join(self.types)} does")
+        if self.max_pixels is not None:
+            opened(content, self.max_pixels, self.types)
+        return content
 
 
 def begins_as(kind: str, content: bytes) -> bool:

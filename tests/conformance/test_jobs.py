@@ -32,8 +32,24 @@ def light_part(module):
             continue
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             yield from node.orelse
+        elif isinstance(node, ast.ClassDef):
+            yield from light_part(node)
         else:
             yield node
+
+
+def light_modules(folder, tree):
+    """Return job.py and the modules of its folder that are imported when it is."""
+    found, waiting = [], [folder / "job.py"]
+    while waiting:
+        path = waiting.pop()
+        found.append(path)
+        for statement in light_part(tree(path)):
+            if isinstance(statement, ast.ImportFrom) and statement.level == 1:
+                names = [statement.module or alias.name for alias in statement.names]
+                beside = {folder / f"{name}.py" for name in names}
+                waiting += sorted(beside - {*found, *waiting})
+    return found
 
 
 def own_modules(sources, folder):
@@ -96,8 +112,8 @@ def test_a_job_imports_no_other_job(folder, every_job, tree, imports, sources, a
             assert not {other, beside} & others, f"{at(path, line)}: imports {module}, another job"
 
 
-def test_importing_a_job_is_light(folder, tree, imports, sources, at):
-    for path in own_modules(sources, folder):
+def test_importing_a_job_is_light(folder, tree, imports, at):
+    for path in light_modules(folder, tree):
         for statement in light_part(tree(path)):
             for line, module in imports(statement):
                 top = module.split(".")[0]
