@@ -41,8 +41,11 @@ FLOOR = 14_999.0
 """What the census wrote for every price below 15,000 dollars."""
 
 BOOSTERS = 3
-SEARCHES = {"quick": 6, "full": 60}
+SEARCHES = {"least": 2, "quick": 6, "full": 60}
 """Random settings of boosting that are tried."""
+
+SMALL, SMALL_ROUNDS = 5000, 150
+"""Districts below which only the least is searched: so few do not tell settings apart."""
 
 
 def on_logarithm(regressor: Any) -> TransformedTargetRegressor:
@@ -70,7 +73,7 @@ def tree(seed: int, leaf: int = 10) -> Pipeline:
 def forest(seed: int, columns: int | None = None) -> Pipeline:
     """Random forest, on all columns or on the most important ones."""
     kept = features.chosen(features.scaled("standard", seed), columns, seed)
-    regressor = RandomForestRegressor(100, max_features=0.4, min_samples_leaf=2, random_state=seed)
+    regressor = RandomForestRegressor(100, max_features=0.6, min_samples_leaf=2, random_state=seed)
     return make_pipeline(*(step for _, step in kept.steps), regressor)
 
 
@@ -85,15 +88,16 @@ def extra_trees(seed: int, max_features: float = 0.7, leaf: int = 2) -> Pipeline
 def boosting(
     seed: int,
     around: bool = True,
-    rate: float = 0.05,
+    rounds: int = 200,
+    rate: float = 0.1,
     leaves: int = 31,
     max_features: float = 0.4,
     leaf: int = 20,
     l2: float = 5.0,
 ) -> Pipeline:
-    """Gradient boosting over histograms, 600 rounds."""
+    """Gradient boosting over histograms."""
     regressor = HistGradientBoostingRegressor(
-        max_iter=600, learning_rate=rate, max_leaf_nodes=leaves, max_features=max_features,
+        max_iter=rounds, learning_rate=rate, max_leaf_nodes=leaves, max_features=max_features,
         min_samples_leaf=leaf, l2_regularization=l2, early_stopping=False, random_state=seed,
     )  # fmt: skip
     return make_pipeline(features.for_trees(around), regressor)
@@ -121,6 +125,7 @@ COMPARED: tuple[tuple[str, Settings], ...] = (
 )
 GRID = {"max_features": (0.4, 0.7), "leaf": (2, 3)}
 RANDOM = {
+    "rounds": (600,),
     "rate": (0.03, 0.04, 0.06, 0.08),
     "leaves": (23, 31, 47, 63),
     "max_features": (0.15, 0.25, 0.4, 0.6),
@@ -129,11 +134,15 @@ RANDOM = {
 }
 
 
-def candidates(search: str, seed: int) -> list[tuple[str, Settings]]:
+def candidates(search: str, districts: int, seed: int) -> list[tuple[str, Settings]]:
     """Return the settings to search: a grid for extra trees, random ones for boosting."""
-    drawn = ParameterSampler(RANDOM, SEARCHES[search], random_state=seed)
-    grid = [("extra trees", dict(params)) for params in ParameterGrid(GRID)]
-    return grid + [("boosting", dict(params)) for params in drawn]
+    ranges, grid = RANDOM, GRID
+    if districts < SMALL:
+        search, ranges = "least", RANDOM | {"rounds": (SMALL_ROUNDS,)}
+        grid = GRID | {"leaf": (5,)}
+    drawn = ParameterSampler(ranges, SEARCHES[search], random_state=seed)
+    grown = [("extra trees", dict(params)) for params in ParameterGrid(grid)]
+    return grown + [("boosting", dict(params)) for params in drawn]
 
 
 def fitted(model: Any, table: pd.DataFrame) -> Any:

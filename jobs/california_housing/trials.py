@@ -50,7 +50,7 @@ def comparison(table: pd.DataFrame, seed: int, done: list[Trial]) -> Iterator[Tr
 def remaining(table: pd.DataFrame, seed: int, search: str, done: list[Trial]) -> Iterator[Trial]:
     """Yield every trial that is not among ``done``: the comparison, then the search."""
     yield from comparison(table, seed, done)
-    settings = candidates(search, seed)
+    settings = candidates(search, len(table), seed)
     for name, params in settings:
         yield from missing(name, params, 0, table, seed, done)
     for kind in ("extra trees", "boosting"):

@@ -1,0 +1,141 @@
+"""The page of California housing: pick a place on the map, describe the district, read its price.
+
+Everything shown comes from the scorer at SCORER_URL; the page asks nobody else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+from appraiser import Refused, appraised, ask, priced
+
+LEAST, MOST = -124.4, -114.2
+OCEAN = ["INLAND", "<1H OCEAN", "NEAR BAY", "NEAR OCEAN", "ISLAND"]
+START = {"longitude": -122.2, "latitude": 37.8}
+# Column, label, unit, least, most and step of each number of the form.
+FORM = (
+    ("median_income", "Median income", "10,000 $ a year", 0.0, 15.0, 0.1),
+    ("housing_median_age", "Median age of houses", "years", 1.0, 52.0, 1.0),
+    ("households", "Households", "", 1.0, 6_100.0, 10.0),
+    ("population", "People", "", 1.0, 36_000.0, 10.0),
+    ("total_rooms", "Rooms of all homes", "", 1.0, 40_000.0, 10.0),
+    ("total_bedrooms", "Bedrooms of all homes", "", 1.0, 6_500.0, 10.0),
+)
+
+
+@st.cache_data
+def places() -> pd.DataFrame:
+    """Return the typical district of each cell of the map."""
+    return pd.read_csv(Path(__file__).with_name("places.csv"))
+
+
+@st.cache_data(show_spinner="The scorer appraises every place on the map …")
+def prices(model: str) -> pd.DataFrame:
+    """Return places with the prices that one model gives them."""
+    return priced(places())
+
+
+def take(place: dict[str, Any]) -> None:
+    """Put the typical district nearest to a point into the form."""
+    table = places()
+    apart = (table["longitude"] - place["longitude"]) ** 2
+    apart += (table["latitude"] - place["latitude"]) ** 2
+    for name, value in table.loc[apart.idxmin()].items():
+        st.session_state[str(name)] = value
+
+
+def picked() -> None:
+    """Heed a click on the map."""
+    points = st.session_state["map"].selection.get("place") or []
+    if points:
+        take(points[0])
+
+
+def show_map(table: pd.DataFrame) -> None:
+    """Draw the places with their prices; a click picks one."""
+    click = alt.selection_point(name="place", fields=["longitude", "latitude"], on="click")
+    scale = alt.Scale(zero=False, nice=False, padding=10)
+    across = alt.X("longitude", scale=scale, title="longitude (degrees)")
+    up = alt.Y("latitude", scale=scale, title="latitude (degrees)")
+    colour = alt.Color("thousands", title="price (1,000 $)", scale=alt.Scale(scheme="viridis"))
+    squares = (
+        alt.Chart(table.assign(thousands=table["price"] / 1000))
+        .mark_square(size=42, opacity=1)
+        .encode(x=across, y=up, color=colour, tooltip=["ocean_proximity", "thousands"])
+        .add_params(click)
+    )
+    here = pd.DataFrame([{name: st.session_state[name] for name in START}])
+    ring = alt.Chart(here).mark_point(size=260, color="#e0249a", strokeWidth=4)
+    drawn = (squares + ring.encode(x="longitude", y="latitude")).properties(height=560)
+    st.altair_chart(drawn, key="map", on_select=picked, selection_mode="place", width="stretch")
+
+
+def ask_for_row() -> dict[str, Any]:
+    """Show the form and return the row that it holds."""
+    left, right = st.columns(2)
+    for number, (name, label, unit, least, most, step) in enumerate(FORM):
+        side = (left, right)[number % 2]
+        title = f"{label} ({unit})" if unit else label
+        side.number_input(title, least, most, step=step, key=name)
+    left.number_input("Longitude (degrees east)", LEAST, MOST, step=0.05, key="longitude")
+    right.number_input("Latitude (degrees north)", 32.4, 42.0, step=0.05, key="latitude")
+    left.selectbox("Ocean", OCEAN, key="ocean_proximity")
+    known = right.checkbox("The number of bedrooms is known", value=True)
+    row = {name: st.session_state[name] for name in (*places().columns,)}
+    return row if known else row | {"total_bedrooms": None}
+
+
+def show_answer(answer: dict[str, Any], parts: pd.DataFrame) -> None:
+    """Show price, interval, and what the price comes from."""
+    with st.container(key="answer"):
+        st.metric("Median price of a house, 1990", f"${answer['price']:,.0f}")
+        st.markdown(
+            f"9 of 10 prices lie within **\\${answer['low']:,.0f} to \\${answer['high']:,.0f}**."
+        )
+    first = parts.loc[parts["added"].abs().idxmax()]
+    verb = "adds" if first["added"] > 0 else "takes"
+    st.markdown(
+        f"Most is due to the {first['part']}: it {verb} \\${abs(first['added']):,.0f}, "
+        "set against the same district with that of places all over the map."
+    )
+    bars = alt.Chart(parts.assign(thousands=parts["added"] / 1000)).mark_bar()
+    colour = alt.condition("datum.thousands > 0", alt.value("#17456e"), alt.value("#e07b00"))
+    drawn = bars.encode(
+        x=alt.X("thousands", title="added to the price (1,000 $)"),
+        y=alt.Y("part", sort=list(parts["part"]), title=None, axis=alt.Axis(labelLimit=200)),
+        color=colour,
+    )
+    st.altair_chart(drawn.properties(height=170), width="stretch")
+
+
+def show() -> None:
+    """Show the page."""
+    st.set_page_config("California housing", layout="wide")
+    if "median_income" not in st.session_state:
+        take(START)
+    st.title("What does a house cost in this district?")
+    try:
+        version = ask("/version")
+        table = prices(str(version["model"]))
+        left, right = st.columns([5, 6], gap="large")
+        with left:
+            st.markdown("Click a place: the form takes its typical district.")
+            show_map(table)
+        with right:
+            row = ask_for_row()
+            answer, parts = appraised(row, places())
+            show_answer(answer, parts)
+    except Refused as refusal:
+        st.error(f"The scorer gave no price: {refusal}")
+        return
+    tier = {"sample": "generated sample data"}.get(version["tier"], "data of the 1990 census")
+    st.caption(
+        f"Model {version['model']}, trained on {tier}. A price of 500,001 means that or more."
+    )
+
+
+show()
