@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from slipway import Field, Input
 from slipway.errors import InputInvalid
 from slipway.types import problems
@@ -99,6 +97,8 @@ def checked_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def checked(row: dict[str, Any], place: str) -> dict[str, Any]:
     """Return a row with its numbers as such; InputInvalid names place, column, found, wanted."""
+    from pydantic import ValidationError
+
     if None in row or None in row.values():
         raise InputInvalid(f"{place}: found too many or too few cells; wanted one a column")
     # An empty cell is a missing value, which only total_bedrooms may have.

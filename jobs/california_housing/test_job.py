@@ -282,9 +282,7 @@ def test_combined_columns():
 
 def test_a_selection_keeps_the_columns_that_matter(table):
     chosen = models.fitted(models.forest(0, columns=3), table)
-    names = chosen[:-1].get_feature_names_out() if hasattr(chosen[0], "x") else None
     kept = chosen[1].get_support()
-    assert names is None
     assert kept.sum() == 3
     assert kept[5]  # median income: four counts and the age come before it
 
@@ -340,7 +338,7 @@ def test_a_bad_line_is_named(tmp_path, line, told):
 def test_a_missing_column_is_named(tmp_path):
     path = tmp_path / "housing.csv"
     path.write_text("longitude,latitude\n-122,37\n")
-    with pytest.raises(InputInvalid, match="line 1: found columns longitude.*wanted also housing"):
+    with pytest.raises(InputInvalid, match=r"line 1: found columns longitude.*wanted also housing"):
         districts.read_raw(path)
 
 
@@ -352,10 +350,17 @@ def test_a_missing_column_is_named(tmp_path):
 def test_any_bytes_are_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("fuzz") / "housing.csv"
     path.write_bytes(content)
+    found = read_or_refusal(path)
+    assert (
+        "housing.csv" in found if isinstance(found, str) else set(found) == set(HEADER.split(","))
+    )
+
+
+def read_or_refusal(path):
     try:
-        assert set(districts.read_raw(path).columns) == set(districts.COLUMNS)
+        return districts.read_raw(path)
     except InputInvalid as error:
-        assert "housing.csv" in str(error)
+        return str(error)
 
 
 def test_the_split_keeps_the_shares_of_income_and_every_district(table):

@@ -36,6 +36,24 @@ def light_part(module):
             yield node
 
 
+def imported_at_once(folder, tree, imports):
+    """Return job.py and the modules beside it that importing it imports.
+
+    A module of types that inherit from a library's is imported by the functions that need it.
+    """
+    found, waiting = [], [folder / "job.py"]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file():
+            continue
+        found.append(path)
+        for statement in light_part(tree(path)):
+            for _, module in imports(statement):
+                beside = module.removeprefix(f"jobs.{folder.name}").removeprefix(".")
+                waiting.append(folder / f"{beside.split('.')[0]}.py")
+    return found
+
+
 def own_modules(sources, folder):
     found = [path for path in sources(folder) if not path.name.startswith(("test_", "conftest"))]
     # demo/ is the page of the job's own, in an image of its own
@@ -97,7 +115,7 @@ def test_a_job_imports_no_other_job(folder, every_job, tree, imports, sources, a
 
 
 def test_importing_a_job_is_light(folder, tree, imports, sources, at):
-    for path in own_modules(sources, folder):
+    for path in imported_at_once(folder, tree, imports):
         for statement in light_part(tree(path)):
             for line, module in imports(statement):
                 top = module.split(".")[0]

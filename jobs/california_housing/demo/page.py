@@ -16,15 +16,19 @@ from appraiser import Refused, appraised, ask, priced
 LEAST, MOST = -124.4, -114.2
 OCEAN = ["INLAND", "<1H OCEAN", "NEAR BAY", "NEAR OCEAN", "ISLAND"]
 START = {"longitude": -122.2, "latitude": 37.8}
-# Column, label, unit, least, most and step of each number of the form.
+# Column, label with unit, least, most, step and format of each number of the form.
 FORM = (
-    ("median_income", "Median income", "10,000 $ a year", 0.0, 15.0, 0.1),
-    ("housing_median_age", "Median age of houses", "years", 1.0, 52.0, 1.0),
-    ("households", "Households", "", 1.0, 6_100.0, 10.0),
-    ("population", "People", "", 1.0, 36_000.0, 10.0),
-    ("total_rooms", "Rooms of all homes", "", 1.0, 40_000.0, 10.0),
-    ("total_bedrooms", "Bedrooms of all homes", "", 1.0, 6_500.0, 10.0),
+    ("median_income", "Median income (10,000 $ a year)", 0.0, 15.0, 0.1, "%.2f"),
+    ("housing_median_age", "Median age of houses (years)", 1.0, 52.0, 1.0, "%.0f"),
+    ("households", "Households", 1.0, 6_100.0, 10.0, "%.0f"),
+    ("population", "People", 1.0, 36_000.0, 10.0, "%.0f"),
+    ("total_rooms", "Rooms of all homes", 1.0, 40_000.0, 10.0, "%.0f"),
+    ("total_bedrooms", "Bedrooms of all homes", 1.0, 6_500.0, 10.0, "%.0f"),
+    ("longitude", "Longitude (degrees east)", LEAST, MOST, 0.05, "%.2f"),
+    ("latitude", "Latitude (degrees north)", 32.4, 42.0, 0.05, "%.2f"),
 )
+TEXT = {"labelFontSize": 14, "titleFontSize": 15}
+STYLE = "<style>.stMainBlockContainer{padding-top:2rem} .st-key-answer p{font-size:1.15rem}</style>"
 
 
 @st.cache_data
@@ -57,7 +61,7 @@ def picked() -> None:
 
 def show_map(table: pd.DataFrame) -> None:
     """Draw the places with their prices; a click picks one."""
-    click = alt.selection_point(name="place", fields=["longitude", "latitude"], on="click")
+    click = alt.selection_point(name="place", fields=["longitude", "latitude"], nearest=True)
     scale = alt.Scale(zero=False, nice=False, padding=10)
     across = alt.X("longitude", scale=scale, title="longitude (degrees)")
     up = alt.Y("latitude", scale=scale, title="latitude (degrees)")
@@ -70,22 +74,19 @@ def show_map(table: pd.DataFrame) -> None:
     )
     here = pd.DataFrame([{name: st.session_state[name] for name in START}])
     ring = alt.Chart(here).mark_point(size=260, color="#e0249a", strokeWidth=4)
-    drawn = (squares + ring.encode(x="longitude", y="latitude")).properties(height=560)
+    drawn = (squares + ring.encode(x="longitude", y="latitude")).properties(height=640)
+    drawn = drawn.configure_axis(**TEXT).configure_legend(**TEXT)
     st.altair_chart(drawn, key="map", on_select=picked, selection_mode="place", width="stretch")
 
 
 def ask_for_row() -> dict[str, Any]:
     """Show the form and return the row that it holds."""
-    left, right = st.columns(2)
-    for number, (name, label, unit, least, most, step) in enumerate(FORM):
-        side = (left, right)[number % 2]
-        title = f"{label} ({unit})" if unit else label
-        side.number_input(title, least, most, step=step, key=name)
-    left.number_input("Longitude (degrees east)", LEAST, MOST, step=0.05, key="longitude")
-    right.number_input("Latitude (degrees north)", 32.4, 42.0, step=0.05, key="latitude")
-    left.selectbox("Ocean", OCEAN, key="ocean_proximity")
-    known = right.checkbox("The number of bedrooms is known", value=True)
-    row = {name: st.session_state[name] for name in (*places().columns,)}
+    sides = st.columns(2)
+    for number, (name, label, least, most, step, shown) in enumerate(FORM):
+        sides[number % 2].number_input(label, least, most, step=step, format=shown, key=name)
+    sides[0].selectbox("Ocean", OCEAN, key="ocean_proximity")
+    known = sides[1].checkbox("The number of bedrooms is known", value=True)
+    row = {name: st.session_state[name] for name in places().columns}
     return row if known else row | {"total_bedrooms": None}
 
 
@@ -109,7 +110,7 @@ def show_answer(answer: dict[str, Any], parts: pd.DataFrame) -> None:
         y=alt.Y("part", sort=list(parts["part"]), title=None, axis=alt.Axis(labelLimit=200)),
         color=colour,
     )
-    st.altair_chart(drawn.properties(height=170), width="stretch")
+    st.altair_chart(drawn.properties(height=200).configure_axis(**TEXT), width="stretch")
 
 
 def show() -> None:
@@ -117,6 +118,7 @@ def show() -> None:
     st.set_page_config("California housing", layout="wide")
     if "median_income" not in st.session_state:
         take(START)
+    st.html(STYLE)
     st.title("What does a house cost in this district?")
     try:
         version = ask("/version")
@@ -126,9 +128,10 @@ def show() -> None:
             st.markdown("Click a place: the form takes its typical district.")
             show_map(table)
         with right:
+            top = st.container()
             row = ask_for_row()
-            answer, parts = appraised(row, places())
-            show_answer(answer, parts)
+            with top:
+                show_answer(*appraised(row, places()))
     except Refused as refusal:
         st.error(f"The scorer gave no price: {refusal}")
         return

@@ -1,4 +1,4 @@
-"""Write places.csv: the typical district of each cell of 0.16 degrees, which the page's map is made of.
+"""Write places.csv, which the page's map is made of: the typical district of each small cell.
 
     python places.py housing.csv
 
