@@ -58,9 +58,11 @@ def histograms(table: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
     capped = (table[TARGET] >= CAP).mean()
+    tail = table["total_rooms"].max() / table["total_rooms"].median()
     drawn = Figure(figsize=(12, 10), layout="constrained")
     drawn.suptitle(
-        f"Counts have long tails; {capped:.1%} of prices are cut off at 500,001 \\$",
+        f"The largest count of rooms is {tail:.0f} times the median; {capped:.1%} of prices are "
+        "cut off",
         fontsize=19, x=0.02, ha="left",
     )  # fmt: skip
     for axes, name in zip(drawn.subplots(3, 3).flat, (*NUMBERS, TARGET), strict=True):
@@ -95,6 +97,7 @@ def scatter_matrix(table: pd.DataFrame) -> Figure:
                 points = (in_units(table, across), in_units(table, down))
                 axes.plot(*points, ".", ms=2, alpha=0.15, color=DARK, rasterized=True)
             axes.tick_params(labelsize=11)
+            axes.locator_params(nbins=4)
             axes.set_xlabel(UNITS[across] if row == len(names) - 1 else "", fontsize=12)
             axes.set_ylabel(UNITS[down] if column == 0 else "", fontsize=12)
     return drawn
@@ -105,8 +108,8 @@ def price_map(table: pd.DataFrame) -> Figure:
     by_class = table.groupby("ocean_proximity")[TARGET].median().drop("ISLAND", errors="ignore")
     inland, dear = by_class.get("INLAND", by_class.min()), by_class.idxmax()
     drawn, axes = sheet(
-        f"Dear by the sea: median {by_class[dear] / 1000:,.0f}k \\$ {dear.lower()}, "
-        f"{inland / 1000:,.0f}k \\$ inland",
+        f"Dearest is {dear.lower()}: median {by_class[dear] / 1000:,.0f}k \\$, "
+        f"against {inland / 1000:,.0f}k \\$ inland",
         UNITS["longitude"], UNITS["latitude"], (10, 9),
     )  # fmt: skip
     ordered = table.sort_values(TARGET)
@@ -141,12 +144,17 @@ def compared(rows: Sequence[dict[str, Any]]) -> Figure:
 
 def searched(rows: Sequence[dict[str, Any]]) -> Figure:
     """Draw the settings tried, best first; rows hold kind and first-fold RMSE."""
+    found = {
+        kind: sorted(row["RMSE"] / 1000 for row in rows if row["kind"] == kind)
+        for kind in ("boosting", "extra trees")
+    }
+    best = min(found, key=lambda kind: found[kind][0])
     drawn, axes = sheet(
-        "Settings matter less than the kind of model", "settings tried, best first",
-        "RMSE on the first fold (1,000 \\$)",
+        f"{best.capitalize()} leads; its worst setting costs "
+        f"{found[best][-1] - found[best][0]:.1f}k \\$ more than its best",
+        "settings tried, best first", "RMSE on the first fold (1,000 \\$)",
     )  # fmt: skip
-    for kind, mark, colour in (("boosting", "o", DARK), ("extra trees", "s", BRIGHT)):
-        tried = sorted(row["RMSE"] / 1000 for row in rows if row["kind"] == kind)
+    for (kind, tried), mark, colour in zip(found.items(), "os", (DARK, BRIGHT), strict=True):
         label = f"{kind}: {tried[0]:.1f} to {tried[-1]:.1f}"
         axes.plot(range(1, len(tried) + 1), tried, mark + "-", color=colour, ms=9, label=label)
     axes.legend(fontsize=14)
@@ -177,8 +185,10 @@ def errors_by(rows: Sequence[dict[str, Any]], what: str) -> Figure:
     """Draw RMSE and bias of each group of districts as `measures.by_group` has them."""
     common = [row for row in rows if row["districts"] >= 20] or list(rows)
     worst = max(common, key=lambda row: row["RMSE"])
+    few = ", of groups of 20 or more" if len(common) < len(rows) else ""
     drawn, axes = sheet(
-        f"By {what}: worst is {worst['group'].lower()}, {worst['RMSE'] / 1000:.0f}k \\$ off",
+        f"By {what}: RMSE is highest {worst['group'].lower()}, {worst['RMSE'] / 1000:.0f}k \\$"
+        f"{few}",
         "error (1,000 \\$); bias above 0: estimates too high", "", (10, 6),
     )  # fmt: skip
     names = [f"{row['group']} (n={row['districts']})" for row in rows]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = Path(__file__).parent
-DISTRICTS, NOISE, MISSING, ISLANDERS = 4000, 0.31, 0.01, 12
+DISTRICTS, NOISE, MISSING, ISLANDERS = 4000, 0.36, 0.01, 12
 KM_PER_DEGREE = 111.2
 COAST = ((-124.2, 41.9), (-124.1, 40.6), (-123.7, 39.0), (-122.5, 37.8), (-121.9, 36.6),
          (-120.6, 34.6), (-119.2, 34.1), (-118.4, 33.8), (-117.3, 33.0),
@@ -115,9 +115,9 @@ def typical_price(table: pd.DataFrame) -> np.ndarray:
     crowding = table["population"] / table["households"]
     bay = np.exp(-(np.hypot(*(places - BAY).T) ** 2) / (2 * 0.35**2))
     logarithm = 10.9 + (0.45 + 0.35 * by_the_sea) * np.log(table["median_income"])
-    logarithm += 0.55 * by_the_sea + 0.45 * bay - 0.45 * (crowding > 3)
+    logarithm += 0.55 * by_the_sea + 0.45 * bay - 0.6 * (crowding > 3)
     age = table["housing_median_age"]
-    logarithm += 0.5 * (age < 12) + 0.5 * (age > 40)
+    logarithm += 0.6 * (age < 12) + 0.6 * (age > 40)
     return np.exp(logarithm.to_numpy())
 
 

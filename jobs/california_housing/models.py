@@ -41,10 +41,10 @@ FLOOR = 14_999.0
 """What the census wrote for every price below 15,000 dollars."""
 
 BOOSTERS = 3
-SEARCHES = {"least": 2, "quick": 6, "full": 60}
+SEARCHES = {"least": 4, "quick": 6, "full": 60}
 """Random settings of boosting that are tried."""
 
-SMALL, SMALL_ROUNDS = 5000, 150
+SMALL = 5000
 """Districts below which only the least is searched: so few do not tell settings apart."""
 
 
@@ -59,7 +59,7 @@ def linear(seed: int, scaler: str = "standard") -> Pipeline:
 
 
 def support_vectors(seed: int, scaler: str = "standard", c: float = 3.0) -> Pipeline:
-    """Support vector regression of the log price, with a radial kernel, on 3,000 districts."""
+    """Support vector regression of the log price, with a radial kernel, on 2,000 districts."""
     machine = on_logarithm(SVR(C=c, epsilon=0.1))
     return make_pipeline(features.scaled(scaler, seed), machine)
 
@@ -77,10 +77,10 @@ def forest(seed: int, columns: int | None = None) -> Pipeline:
     return make_pipeline(*(step for _, step in kept.steps), regressor)
 
 
-def extra_trees(seed: int, max_features: float = 0.7, leaf: int = 2) -> Pipeline:
+def extra_trees(seed: int, max_features: float = 0.7, leaf: int = 3) -> Pipeline:
     """Extremely randomised trees of the log price."""
     regressor = ExtraTreesRegressor(
-        100, max_features=max_features, min_samples_leaf=leaf, random_state=seed
+        60, max_features=max_features, min_samples_leaf=leaf, random_state=seed
     )
     return make_pipeline(features.for_trees(around=False), on_logarithm(regressor))
 
@@ -123,7 +123,7 @@ COMPARED: tuple[tuple[str, Settings], ...] = (
     ("boosting", {"around": False}),
     ("boosting", {}),
 )
-GRID = {"max_features": (0.4, 0.7), "leaf": (2, 3)}
+GRID = {"max_features": (0.4, 0.7), "leaf": (3, 5)}
 RANDOM = {
     "rounds": (600,),
     "rate": (0.03, 0.04, 0.06, 0.08),
@@ -133,13 +133,21 @@ RANDOM = {
     "l2": (0.0, 1.0, 5.0, 20.0),
 }
 
+FEW = RANDOM | {
+    "rounds": (200,),
+    "rate": (0.06, 0.08),
+    "leaves": (5, 7),
+    "leaf": (20,),
+    "around": (False, True),
+}
+"""For few districts: small trees."""
+
 
 def candidates(search: str, districts: int, seed: int) -> list[tuple[str, Settings]]:
     """Return the settings to search: a grid for extra trees, random ones for boosting."""
     ranges, grid = RANDOM, GRID
     if districts < SMALL:
-        search, ranges = "least", RANDOM | {"rounds": (SMALL_ROUNDS,)}
-        grid = GRID | {"leaf": (5,)}
+        search, ranges, grid = "least", FEW, GRID | {"leaf": (5,)}
     drawn = ParameterSampler(ranges, SEARCHES[search], random_state=seed)
     grown = [("extra trees", dict(params)) for params in ParameterGrid(grid)]
     return grown + [("boosting", dict(params)) for params in drawn]

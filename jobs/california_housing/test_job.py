@@ -51,7 +51,7 @@ def small_search():
     """Few and small models: what is tested is not the size of the search."""
     with pytest.MonkeyPatch.context() as patch:
         wanted = [entry for entry in models.COMPARED if entry[0] not in ("support vectors", "tree")]
-        patch.setattr(models, "SMALL_ROUNDS", 60)
+        patch.setattr(models, "SEARCHES", {"least": 2, "quick": 2})
         patch.setattr(models, "GRID", {"max_features": (0.7,)})
         patch.setattr(trials, "COMPARED", [*wanted[:1], *wanted[2:3], *wanted[-1:]])
         patch.setattr(trials, "FOLDS", 2)

@@ -22,7 +22,7 @@ from .measures import mae
 from .models import COMPARED, MODELS, Settings, candidates, estimates, fitted
 
 Trial = dict[str, Any]
-FOLDS, SVR_ROWS, SURVIVORS = 3, 3000, 2
+FOLDS, SVR_ROWS, SURVIVORS = 3, 2000, 2
 
 
 def folds(table: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
