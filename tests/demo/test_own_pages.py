@@ -43,7 +43,9 @@ def address(
     arguments = ["run", "--data", "sample"]
     image = build.build_job(client, root, spec)
     made = container.create(client, image, spec, place, arguments, network_mode="none")
-    assert container.attend(made) == 0
+    made.start()
+    assert made.wait()["StatusCode"] == 0, made.logs().decode()
+    made.remove()
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "usual_place", lambda *_: place)
