@@ -28,7 +28,11 @@ FORM = (
     ("latitude", "Latitude (degrees north)", 32.4, 42.0, 0.05, "%.2f"),
 )
 TEXT = {"labelFontSize": 14, "titleFontSize": 15}
-STYLE = "<style>.stMainBlockContainer{padding-top:2rem} .st-key-answer p{font-size:1.15rem}</style>"
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 2rem }
+.st-key-answer [data-testid=stMarkdown] p { font-size: 1.15rem }
+[data-testid=stElementToolbar] { display: none }
+</style>"""
 
 
 @st.cache_data
@@ -66,10 +70,14 @@ def show_map(table: pd.DataFrame) -> None:
     across = alt.X("longitude", scale=scale, title="longitude (degrees)")
     up = alt.Y("latitude", scale=scale, title="latitude (degrees)")
     colour = alt.Color("thousands", title="price (1,000 $)", scale=alt.Scale(scheme="viridis"))
+    shown = [
+        alt.Tooltip("thousands", title="price (1,000 $)", format=".0f"),
+        alt.Tooltip("ocean_proximity", title="ocean"),
+    ]
     squares = (
         alt.Chart(table.assign(thousands=table["price"] / 1000))
         .mark_square(size=42, opacity=1)
-        .encode(x=across, y=up, color=colour, tooltip=["ocean_proximity", "thousands"])
+        .encode(x=across, y=up, color=colour, tooltip=shown)
         .add_params(click)
     )
     here = pd.DataFrame([{name: st.session_state[name] for name in START}])
@@ -98,7 +106,7 @@ def show_answer(answer: dict[str, Any], parts: pd.DataFrame) -> None:
             f"9 of 10 prices lie within **\\${answer['low']:,.0f} to \\${answer['high']:,.0f}**."
         )
     first = parts.loc[parts["added"].abs().idxmax()]
-    verb = "adds" if first["added"] > 0 else "takes"
+    verb = "adds" if first["added"] > 0 else "takes off"
     st.markdown(
         f"Most is due to the {first['part']}: it {verb} \\${abs(first['added']):,.0f}, "
         "set against the same district with that of places all over the map."
