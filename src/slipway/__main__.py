@@ -18,7 +18,7 @@ def sealed_answer(folder: Path, args: list[str]) -> str | None:
         return None
     kept = json.loads(path.read_text("utf-8"))
     if args == ["show"]:
-        return json.dumps(kept["show"], indent=1, sort_keys=True)
+        return json.dumps(kept["show"], indent=1)
     if args and args[-1] == "--help" and len(args) <= 2:
         return kept["help"].get("".join(args[:-1]))  # type: ignore[no-any-return]
     return None

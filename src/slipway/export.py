@@ -71,6 +71,7 @@ def export_model(job: Job, out: Path) -> str:
     sizes = [
         f"{path.relative_to(out)} {path.stat().st_size / 1e6:.2f} MB"
         for path in sorted(folder.iterdir())
+        if path.name != store.SUMS
     ]
     return "\n".join([*sizes, *([str(told)] if told else [])])
 

@@ -111,7 +111,7 @@ class Run:
     def note_source(self, name: str, path: Path, tier: str) -> Path:
         """Record a file that is no declared dataset: the user's own, or one a library brings."""
         if not path.is_file():
-            raise DataUnavailable(f"{path}: no such file")
+            raise DataUnavailable(f"{path}: no such file; wanted the path of a file")
         self.sources[name] = data.Source(path, tier, data.sha256_of(path))
         say(f"data: {name} is {path} (tier {tier})")
         return path

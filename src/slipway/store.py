@@ -14,16 +14,18 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from slipway.data import written
+from slipway.data import sha256_of, written
 from slipway.errors import DataUnavailable, InputInvalid
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 IDENTITY = re.compile(r'("__id__": |"file": ")(\d+)')
 STOP_WORDS = re.compile(r'("_stop_words_id": \{[^{}]*"content": ")\d+')
 SKOPS, ONNX, NETWORK = "model.skops", "model.onnx", "model.safetensors"
+SUMS = "SHA256SUMS"
 
 
 def save(model: Any, folder: Path) -> None:
@@ -39,6 +41,8 @@ def save(model: Any, folder: Path) -> None:
         write(model, part)
     for other in {SKOPS, ONNX, NETWORK} - {name}:
         (folder / other).unlink(missing_ok=True)
+    with written(folder / SUMS) as part:
+        part.write_text(f"{sha256_of(folder / name)}  {name}\n", "utf-8")
 
 
 def _form(model: Any) -> tuple[str, Callable[[Any, Path], None]]:
@@ -61,13 +65,29 @@ def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1) -> Any:
     a session, 0 for all cores: several workers have one each. Raises DataUnavailable when there
     is no model and InputInvalid when the file holds a type that is not trusted or is damaged.
     """
-    if (folder / SKOPS).is_file():
-        return _load_skops(folder / SKOPS, trusted)
-    if (folder / NETWORK).is_file():
-        return _load_network(folder / NETWORK, trusted)
-    if (folder / ONNX).is_file():
-        return _load_onnx(folder / ONNX, threads)
+    readers: dict[str, Callable[[Path], Any]] = {
+        SKOPS: partial(_load_skops, trusted=trusted),
+        NETWORK: partial(_load_network, trusted=trusted),
+        ONNX: partial(_load_onnx, threads=threads),
+    }
+    for path, read in ((folder / name, read) for name, read in readers.items()):
+        if path.is_file():
+            _check(path)
+            return read(path)
     raise DataUnavailable(f"{folder}: no model; run train first, or mount one there")
+
+
+def _check(path: Path) -> None:
+    """Compare a model with the checksum that `save` wrote: no format finds every flipped bit."""
+    sums = path.with_name(SUMS)
+    lines = sums.read_text("utf-8", "replace").splitlines() if sums.is_file() else []
+    wanted = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = sha256_of(path)
+    if wanted.get(path.name, found) != found:
+        raise InputInvalid(
+            f"{path}: damaged, or put there by hand: its sha256 is {found}, wanted "
+            f"{wanted[path.name]} as {sums.name} beside it says"
+        )
 
 
 def identity(folder: Path) -> str:

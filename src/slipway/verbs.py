@@ -327,7 +327,7 @@ def _show(job: Job) -> click.Command:
         """Print what the job is and takes as JSON: job.toml, verbs, options, schema."""
         if model:
             job.meet(model)
-        click.echo(json.dumps(describe(job), indent=1, sort_keys=True))
+        click.echo(json.dumps(describe(job), indent=1))
 
     return show
 
@@ -390,5 +390,5 @@ def seal(job: Job) -> Path:
     for name, command in group.commands.items():
         texts[name] = command.get_help(click.Context(command, context, info_name=name))
     path = job.spec.folder / "sealed.json"
-    path.write_text(json.dumps({"help": texts, "show": describe(job)}, sort_keys=True), "utf-8")
+    path.write_text(json.dumps({"help": texts, "show": describe(job)}), "utf-8")
     return path

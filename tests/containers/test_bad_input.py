@@ -70,6 +70,8 @@ def test_own_data_that_is_damaged(refused, out, subject, dataset, make_folder):
     _, entry = dataset
     if not entry.sample:
         pytest.skip("the dataset has no sample to damage")
+    if entry.sample.endswith(".toml"):
+        pytest.skip(f"{entry.sample} only tells how the sample is made")
     source, own = subject.spec.folder / entry.sample, make_folder()
     lines = source.read_bytes().splitlines()
     lines[LINE - 1] = DAMAGED.encode()
@@ -190,5 +192,5 @@ def test_only_bad_lines(refused, modelled, wrong, write_rows):
 def test_a_csv_without_the_column(refused, modelled, rows):
     (modelled / "rows.csv").write_text("other\n1\n2\n", "utf-8")
     inside = ("/artifacts/rows.csv", "/artifacts/scores.csv")
-    words = ["/artifacts/rows.csv", "line 1", next(iter(rows[0]))]
+    words = ["/artifacts/rows.csv", "line 1", "|".join(map(re.escape, rows[0]))]
     refused(6, words, "score", *inside, out=modelled)

@@ -174,10 +174,13 @@ def test_no_body_gives_a_5xx_or_a_traceback(server, rows, figures, subject):
     assert server.score(rows[0])[0] == 200
 
 
-def test_schemathesis_finds_nothing(server, tmp_path):
+def test_schemathesis_finds_nothing(server, described, tmp_path):
+    fields = described["input"]["properties"].values()
+    files = any("contentEncoding" in field for field in fields)  # a schema describes no picture
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json",
         "--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "1", "--no-color",
+        *(["--exclude-checks", "positive_data_acceptance"] if files else []),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

@@ -41,7 +41,9 @@ def test_the_mirror_is_taken_where_there_is_one(subject, mirror, out):
     record = json.loads((out / "run.json").read_text("utf-8"))["prepare"]
     assert record["tier"] == "mirror"
     wanted = {name: data.sha256 for name, data in subject.spec.data.items()}
-    assert {name: found["sha256"] for name, found in record["data"].items()} == wanted
+    taken = {name: found["sha256"] for name, found in record["data"].items()}
+    assert taken  # by default a job may use but some of its datasets
+    assert taken.items() <= wanted.items()
 
 
 def test_the_report_is_one_file(trained):

@@ -1,9 +1,11 @@
 """Ask a scorer with KServe's and Triton's clients, and print what each of them received.
 
-Run by the Python of the `clients` lock: ``v2_clients.py HOST:PORT MODEL < rows.json``.
+Run by the Python of the `clients` lock: ``v2_clients.py HOST:PORT MODEL [FIELD ...] < rows.json``,
+where the fields hold files: base64 in JSON, their bytes in a binary tensor.
 """
 
 import asyncio
+import base64
 import json
 import sys
 
@@ -95,16 +97,25 @@ async def by_kserve_v1(address, model, rows):
         return found["predictions"]
 
 
-def main(address, model):
+def with_bytes(rows, files):
+    """Return the rows as a binary tensor carries them."""
+    return [
+        {name: base64.b64decode(value) if name in files else value for name, value in row.items()}
+        for row in rows
+    ]
+
+
+def main(address, model, *files):
     """Print the answers of every client and what one of them says of a wrong tensor."""
     rows = json.load(sys.stdin)
+    whole = with_bytes(rows, files)
     with http.InferenceServerClient(address) as client:
         version = client.get_model_metadata(model)["versions"][0]
     found = {
         "triton": by_triton(address, model, rows, "", False),
-        "triton, binary": by_triton(address, model, rows, version, True),
+        "triton, binary": by_triton(address, model, whole, version, True),
         "kserve": asyncio.run(by_kserve(address, model, rows, False)),
-        "kserve, binary": asyncio.run(by_kserve(address, model, rows, True)),
+        "kserve, binary": asyncio.run(by_kserve(address, model, whole, True)),
         "kserve, v1": asyncio.run(by_kserve_v1(address, model, rows)),
     }
     print(json.dumps({"answers": found, "refused": refused_by_triton(address, model)}))

@@ -61,7 +61,7 @@ def test_a_model_comes_back_as_it_was(model, tmp_path) -> None:
     store.save(model, tmp_path)
     loaded = store.load(tmp_path)
 
-    assert ["model.skops"] == [path.name for path in tmp_path.iterdir()]
+    assert ["SHA256SUMS", "model.skops"] == sorted(path.name for path in tmp_path.iterdir())
     assert model.predict_proba([[0.5]]).tolist() == loaded.predict_proba([[0.5]]).tolist()
 
 
@@ -92,11 +92,30 @@ def test_a_model_of_another_kind_takes_the_place_of_the_old_one(model, graph, tm
     store.save(model, tmp_path)
     store.save(graph, tmp_path)
 
-    assert ["model.onnx"] == [path.name for path in tmp_path.iterdir()]
+    assert ["SHA256SUMS", "model.onnx"] == sorted(path.name for path in tmp_path.iterdir())
 
     store.save(model, tmp_path)
 
-    assert ["model.skops"] == [path.name for path in tmp_path.iterdir()]
+    assert ["SHA256SUMS", "model.skops"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_each_flipped_byte_of_a_model_is_found(model, tmp_path) -> None:
+    store.save(model, tmp_path)
+    path = tmp_path / "model.skops"
+    content = path.read_bytes()
+    for place in range(0, len(content), 97):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(InputInvalid, match=r"model\.skops: damaged, or put there by hand"):
+            store.load(tmp_path)
+
+
+def test_a_model_without_checksums_is_loaded(model, tmp_path) -> None:
+    store.save(model, tmp_path)
+    (tmp_path / store.SUMS).unlink()
+
+    assert 0 < store.load(tmp_path).predict_proba([[0.9]])[0, 0] < 1
 
 
 def test_an_onnx_graph_comes_back_as_a_session(graph, tmp_path) -> None:
