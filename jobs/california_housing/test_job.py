@@ -1,8 +1,6 @@
 """The job on its own sample, and its maths against numbers worked by hand."""
 
-import csv
 import json
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -378,9 +376,3 @@ def test_the_split_keeps_the_shares_of_income_and_every_district(table):
 def test_too_few_districts_are_refused(table):
     with pytest.raises(InputInvalid, match="found 40 districts; wanted at least 100"):
         districts.split(table[:40], seed=0)
-
-
-def test_the_page_knows_the_same_columns():
-    with (job.spec.folder / "demo" / "places.csv").open(encoding="utf-8", newline="") as file:
-        rows = [District(**row) for row in islice(csv.DictReader(file), 2000)]
-    assert 100 < len(rows) <= District.max_rows
