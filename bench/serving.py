@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,6 +89,20 @@ def first_answer(contestant: Contestant, process: Any, body: str, log: Path) -> 
         time.sleep(0.01)
     told = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
     raise Failed(f"no answer within {PATIENCE:.0f} s: {' | '.join(told)[-400:]}")
+
+
+def until_ready(contestant: Contestant) -> None:
+    """Wait until a server says that all its workers are ready: the first to answer is one."""
+    end = time.perf_counter() + PATIENCE
+    url = f"http://127.0.0.1:{PORT}{contestant.ready}"
+    while contestant.ready:
+        try:
+            urllib.request.urlopen(url, timeout=10).close()
+            return
+        except OSError as error:
+            if time.perf_counter() > end:
+                raise Failed(f"{contestant.ready}: {error}") from None
+        time.sleep(0.01)
 
 
 def ask(contestant: Contestant, port: int, body: str) -> tuple[int, bytes]:
@@ -209,6 +224,7 @@ def measure(
 
     with server(contestant, plan.workers, contestant.body(work["rows"][0])) as (began, _):
         note("start", {"seconds": began})
+        until_ready(contestant)
         same_work(contestant, work["rows"], work["answers"])
         closed(contestant, bodies, CONNECTIONS[-1], WARM_UP)
         note("memory", {"pss_mib": machine.memory()})
