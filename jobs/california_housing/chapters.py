@@ -47,13 +47,20 @@ def look(run: Run, train: pd.DataFrame) -> None:
     run.figure("map", charts.price_map(train), "Training part; the area of a point is its people.")
 
 
-def show_trials(run: Run, done: list[Trial], table: pd.DataFrame) -> None:
-    """Put comparison and search into the report."""
-    from .trials import compared, searched
+def show_comparison(run: Run, done: list[Trial], table: pd.DataFrame) -> None:
+    """Put the models at their usual settings into the report."""
+    from .trials import compared
 
-    rows, tried = compared(done, table), searched(done, table)
+    rows = compared(done, table)
     run.table("comparison", rows, "Three folds of the training part, dollars; best first")
     run.figure("comparison", charts.compared(rows), "Cross-validation on the training part.")
+
+
+def show_search(run: Run, done: list[Trial], table: pd.DataFrame) -> None:
+    """Put the settings that were tried into the report."""
+    from .trials import searched
+
+    tried = searched(done, table)
     run.table("search", tried, "A grid for extra trees, random settings for boosting, dollars")
     run.figure("search", charts.searched(tried), "Every setting on the first fold.")
 

@@ -12,7 +12,7 @@ Source:  Géron, Hands-On Machine Learning, chapter 2; Pace and Barry, 1997.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -71,7 +71,8 @@ def train(run: Run, seed: int, search: str) -> Appraiser:
     table = districts.read_split(run.prepared("train.csv"))
     price = table[TARGET].to_numpy(float)
     done = all_trials(run, table, search)
-    chapters.show_trials(run, done, table)
+    chapters.show_comparison(run, done, table)
+    chapters.show_search(run, done, table)
     best = {name: trials.winner(done, name, table) for name in (*BENCHMARKS, *BLENDED)}
     boosted, grown = (trials.out_of_fold(best[name], table) for name in BLENDED)
     weight = trials.best_weight(boosted, grown, price)
@@ -153,9 +154,7 @@ def score(model: Appraiser, rows: list[District]) -> list[Appraisal]:
 @job.command
 def explore(run: Run) -> None:
     """Print the profile of the training part and draw it anew."""
-    table = districts.read_split(run.prepared("train.csv"))
-    chapters.look(run, table)
-    print_rows(districts.profile(table))
+    chapters.look(run, districts.read_split(run.prepared("train.csv")))
 
 
 @job.command
@@ -167,17 +166,16 @@ def compare(run: Run) -> None:
     done: list[Trial] = []
     for found in run.progress(trials.comparison(table, run.seed, done), "trials"):
         done.append(found)
-    print_rows(trials.compared(done, table))
+    chapters.show_comparison(run, done, table)
 
 
 @job.command
 @SEARCH
 def tune(run: Run, search: str) -> None:
     """Search settings by cross-validation and print them, best first."""
-    from . import trials
 
     table = districts.read_split(run.prepared("train.csv"))
-    print_rows(trials.searched(all_trials(run, table, search), table))
+    chapters.show_search(run, all_trials(run, table, search), table)
 
 
 @job.command
@@ -189,13 +187,3 @@ def predict_vs_actual(run: Run) -> None:
     model = job.load(run.out / "model")
     estimated = models.estimates(model, table)
     chapters.show_errors(run, table, estimated, model.interval(estimated))
-    for piece in (one for one in run.pieces if one["kind"] == "table"):
-        print_rows(piece["rows"])
-
-
-def print_rows(rows: list[dict[str, Any]]) -> None:
-    """Print rows of equal keys as columns."""
-    cells = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        click.echo("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slipway import Field, Input, Job, Output, Run, store
-from slipway.data import TIERS
+from slipway.spec import TIERS
 
 from . import columns, lessons, models, studies, tables
 
@@ -112,18 +112,13 @@ def evaluate(run: Run, model: Pipeline) -> None:
 
 
 def command(name: str, study: lessons.Study, task: str = "") -> None:
-    """Register a study as a verb that prints its rows, for every table of a task."""
+    """Register a study as a verb, for every table of a task."""
 
     def verb(run: Run) -> None:
         tried = lessons.read_tried(run)
         for table in tables.all_of(run):
             if task in ("", table.task):
-                rows = [{k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in row.items()}
-                        for row in study(run, table, tried)]  # fmt: skip
-                wide = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-                click.echo(f"{table.name}\n" + "  ".join(key.ljust(wide[key]) for key in wide))
-                for row in rows:
-                    click.echo("  ".join(row[key].ljust(wide[key]) for key in wide))
+                study(run, table, tried)
 
     verb.__name__, verb.__doc__ = name, study.__doc__
     job.command(verb)

@@ -24,7 +24,6 @@ TRUSTED = (
     "numpy.dtype",
 )
 Tried = list[dict[str, Any]]
-Rows = list[dict[str, Any]]
 
 
 def benchmark(run: Run, told: dict[str, Any]) -> Path:
@@ -60,7 +59,7 @@ def show_tuning(run: Run, table: Table, tried: Tried) -> None:
     run.table(f"tuning-{table.name}", rows, f"{table.name}: cross-validation{more}")
 
 
-def compare_models(run: Run, table: Table, tried: Tried) -> Rows:
+def compare_models(run: Run, table: Table, tried: Tried) -> None:
     """Measure every model of a table on its held-out rows, and show the best one."""
     rows, target, best = table.rows("test"), table.targets("test"), best_of(tried, table)
     fitted = {told["model"]: store.load(benchmark(run, told), TRUSTED)
@@ -99,7 +98,6 @@ def compare_models(run: Run, table: Table, tried: Tried) -> Rows:
         weights = models.weights(fitted[best["model"]])
         told_of = f"the odds of {table.classes[1]!r}" if len(table.classes) == 2 else table.target
         show(run, table, "weights", charts.influence(weights, told_of))
-    return told
 
 
 def show(run: Run, table: Table, name: str, figure: Any, told: str = "") -> None:
@@ -112,7 +110,7 @@ def unit_of(table: Table) -> str:
     return f"RMSE ({table.target})" if table.task == "regression" else "log loss (nats)"
 
 
-def study_descent(run: Run, table: Table, tried: Tried) -> Rows:
+def study_descent(run: Run, table: Table, tried: Tried) -> None:
     """Compare descents with the normal equation, and tell the inference of least squares."""
     found = studies.convergence(table, run.seed)
     run.log(descent_gap=found["gap"], descent_epochs=found["epochs"])
@@ -128,10 +126,9 @@ def study_descent(run: Run, table: Table, tried: Tried) -> Rows:
     show(run, table, "step", charts.blown_up(found), "L is the largest eigenvalue of X'X / n.")
     told = f"{table.name}: least squares, standardised; two-sided p of t"
     run.table(f"inference-{table.name}", studies.least_squares(table, run.seed)[:15], told)
-    return rows
 
 
-def study_learning(run: Run, table: Table, tried: Tried) -> Rows:
+def study_learning(run: Run, table: Table, tried: Tried) -> None:
     """Show the loss of each model over the rows it is fitted on."""
     chosen = [
         told for told in tried if told["table"] == table.name and told["model"] != models.GUESS
@@ -139,72 +136,77 @@ def study_learning(run: Run, table: Table, tried: Tried) -> Rows:
     found = studies.learning(table, chosen, run.seed)
     show(run, table, "learning", charts.learned(found, unit_of(table)), "Mean of three cuts.")
     sizes = [f"{size} rows" for size in found.pop("sizes")]
-    return [
+    rows = [
         {"model": name} | dict(zip(sizes, map(float, losses[:, 1]), strict=True))
         for name, losses in found.items()
     ]
+    told = f"{table.name}: {unit_of(table)} on rows left out, over the rows fitted on"
+    run.table(f"learning-{table.name}", rows, told)
 
 
-def study_paths(run: Run, table: Table, tried: Tried) -> Rows:
+def study_paths(run: Run, table: Table, tried: Tried) -> None:
     """Show weights and error over the penalty."""
     found = studies.paths(table, models.Tuning(table, run.seed))
     show(run, table, "paths", charts.shrinkage(found, table.target), "Dotted: least error.")
     found.pop("names")
-    return [
+    rows = [
         {"model": name, "penalty": float(penalties[errors.argmin()]), "RMSE": float(errors.min()),
          "features at zero": int((abs(weights[errors.argmin()]) < 1e-9).sum())}
         for name, (penalties, weights, errors) in found.items()
     ]  # fmt: skip
+    run.table(f"paths-{table.name}", rows, f"{table.name}: the penalty of least error")
 
 
-def study_degrees(run: Run, table: Table, tried: Tried) -> Rows:
+def study_degrees(run: Run, table: Table, tried: Tried) -> None:
     """Show how the degree of a polynomial goes with overfit."""
     found = studies.degrees(table, run.seed)
     run.note(summary.of_degrees(found))
     show(run, table, "degree", charts.overfit(found, table.target), f"{found['rows']} rows.")
-    return [
+    rows = [
         {"degree": degree, "least squares": float(found["least squares"][place, 1]),
          "its fitted rows": float(found["least squares"][place, 0]),
          "ridge": float(found["ridge"][place, 1])}
         for place, degree in enumerate(found["degrees"])
     ]  # fmt: skip
+    run.table(f"degree-{table.name}", rows, f"{table.name}: {unit_of(table)} on rows left out")
 
 
-def study_parts(run: Run, table: Table, tried: Tried) -> Rows:
+def study_parts(run: Run, table: Table, tried: Tried) -> None:
     """Show bias and variance."""
     rows = studies.bias_variance(table, run.seed)
     run.note(summary.of_parts(rows))
-    show(run, table, "bias", charts.parts_of_error(rows), f"{studies.RESAMPLES} bootstrap samples.")
-    return rows
+    told = f"{studies.RESAMPLES} bootstrap samples"
+    run.table(f"bias-{table.name}", rows, f"{table.name}: parts of the error, {told}")
+    show(run, table, "bias", charts.parts_of_error(rows), f"{told}.")
 
 
-def study_softmax(run: Run, table: Table, tried: Tried) -> Rows:
+def study_softmax(run: Run, table: Table, tried: Tried) -> None:
     """Show where softmax regression is stopped."""
     found, accuracy = studies.early_stopping(table, run.seed)
     show(run, table, "softmax", charts.stopped(found, accuracy), "Softmax regression in NumPy.")
-    return [{"epoch kept": found.kept, "loss": found.validation[found.kept], "accuracy": accuracy}]
+    row = {"epoch kept": found.kept, "loss": found.validation[found.kept], "accuracy": accuracy}
+    run.table(f"softmax-{table.name}", [row], f"{table.name}: where validation loss is least")
 
 
-def study_calibration(run: Run, table: Table, tried: Tried) -> Rows:
+def study_calibration(run: Run, table: Table, tried: Tried) -> None:
     """Show whether chances can be trusted."""
     rows, curves = studies.calibrations(table, run.seed)
     run.table(f"calibration-{table.name}", rows, f"{table.name}: chances, before and after")
     show(run, table, "calibration", charts.reliability(rows, curves), "Bins of ten rows or more.")
-    return rows
 
 
-def study_boundaries(run: Run, table: Table, tried: Tried) -> Rows:
+def study_boundaries(run: Run, table: Table, tried: Tried) -> None:
     """Show which class is called where."""
     found = studies.boundaries(table, run.seed)
     if found:
         show(
             run, table, "boundary", charts.regions(found, table.classes), "Up to 120 rows a class."
         )
-    called = found.get("called", {})
-    return [{"model": name, "accuracy": right} for name, (_, right) in called.items()]
+        rows = [{"model": name, "accuracy": right} for name, (_, right) in found["called"].items()]
+        run.table(f"boundary-{table.name}", rows, f"{table.name}: accuracy with two features")
 
 
-Study = Callable[[Run, Table, Tried], Rows]
+Study = Callable[[Run, Table, Tried], None]
 STUDIES: dict[str, tuple[Study, ...]] = {
     "regression": (study_descent, study_learning, study_paths, study_degrees, study_parts),
     "classification": (study_softmax, study_learning, study_boundaries, study_calibration),

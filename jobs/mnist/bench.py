@@ -19,6 +19,7 @@ from . import digits, learning
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch.nn import Module
 
 TITLES = {
     "sgd": "linear SVM, one against the rest",
@@ -33,10 +34,10 @@ TITLES = {
 
 
 class Bench:
-    """What `train` fitted, seen from one run."""
+    """What `train` fitted, and the network it chose to serve, seen from one run."""
 
-    def __init__(self, run: Run, trusted: Sequence[str]) -> None:
-        self.run, self.trusted = run, trusted
+    def __init__(self, run: Run, trusted: Sequence[str], served: Module) -> None:
+        self.run, self.trusted, self.served = run, trusted, served
         self.fitted = read_json(run.out / "benchmarks" / "fitted.json")
         self.called = cache(self._called)
         self.model = cache(self._model)

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from slipway import Field, Input, Job, Media, Output, Run, images, store
-from slipway.types import field_validator
+from slipway import Content, Field, Input, Job, Media, Output, Run, images, store
 
 from . import charts, classic, digits, learning, pictures, sections, sheets
 from .bench import TITLES, Bench
@@ -110,7 +109,7 @@ def fit_one(
 @job.evaluate
 def evaluate(run: Run, model: Module) -> None:
     """Compare the models on the held-out digits, and look closely at those of the chosen one."""
-    bench = Bench(run, TRUSTED)
+    bench = Bench(run, TRUSTED, model)
     names = [name for name in TITLES if bench.has(name)]
     run.log(**{f"{name}_accuracy": bench.accuracy(name) for name in names})
     rows = [bench.row(name) for name in names]
@@ -118,7 +117,7 @@ def evaluate(run: Run, model: Module) -> None:
     run.figure("comparison", charts.comparison(rows), "Held-out digits.")
     for section in (sections.errors, sections.improvement, sections.detector,
                     sections.several_labels, sections.denoising, sections.filters):  # fmt: skip
-        section(bench, model)
+        section(bench)
     show_scorer(run, model, bench.test)
 
 
@@ -138,7 +137,7 @@ def show_scorer(run: Run, model: Module, test: digits.Part) -> None:
     run.figure("sheets", charts.on_sheets(shares), caption)
     one = Picture(image=base64.b64decode(EXAMPLE))
     seen = images.rgba(images.opened(one.image))
-    chart = charts.single(seen, field_of(one.image), score(model, [one])[0].probabilities)
+    chart = charts.single(seen, one.image.read, score(model, [one])[0].probabilities)
     run.figure("single", chart, "The example of the scorer's form.")
 
 
@@ -156,15 +155,9 @@ def field_of(content: bytes) -> np.ndarray:
 class Picture(Input):
     """A picture of one digit: drawn, scanned or photographed, of any size and colours."""
 
-    image: Annotated[
-        bytes, Media("image/png", "image/jpeg", drawn=True, max_pixels=MOST_PIXELS)
-    ] = Field(examples=[EXAMPLE.decode()])
-
-    @field_validator("image")
-    @classmethod
-    def _is_not_empty(cls, content: bytes) -> bytes:
-        field_of(content)
-        return content
+    image: Annotated[Content, Media("image/png", "image/jpeg", drawn=True, reader=field_of)] = (
+        Field(examples=[EXAMPLE.decode()])
+    )
 
 
 class Verdict(Output):
@@ -187,7 +180,7 @@ def fields(rows: list[Picture]) -> np.ndarray:
     """Return the digits of rows as (n, 28, 28) uint8."""
     import numpy as np
 
-    return np.stack([field_of(row.image) for row in rows])
+    return np.stack([row.image.read for row in rows])
 
 
 @job.score
@@ -225,60 +218,48 @@ def held_out(run: Run) -> list[Picture]:
     return [Picture(image=sheets.as_png(image)) for image in test.images[:1000]]
 
 
-def show(run: Run) -> None:
-    """Print the tables of a run and say where its pictures are."""
-    for piece in run.pieces:
-        click.echo(f"\n{piece.get('caption', '')}")
-        if piece["kind"] == "figure":
-            click.echo(run.out / "report" / f"{piece['name']}.png")
-        for row in piece.get("rows", []):
-            click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()))
+def benched(run: Run) -> Bench:
+    """Return what `train` fitted and chose."""
+    return Bench(run, TRUSTED, job.load(run.out / "model"))
 
 
 @job.command
 def compare_sgd_rf(run: Run) -> None:
     """Set the linear SVM beside the random forest."""
-    sections.pair(Bench(run, TRUSTED), "sgd", "forest")
-    show(run)
+    sections.pair(benched(run), "sgd", "forest")
 
 
 @job.command
 def compare_ovr_ovo(run: Run) -> None:
     """Set one against the rest beside one against one."""
-    sections.pair(Bench(run, TRUSTED), "sgd", "sgd_pairs")
-    show(run)
+    sections.pair(benched(run), "sgd", "sgd_pairs")
 
 
 @job.command
 def error_analysis(run: Run) -> None:
     """Show where the chosen network errs."""
-    sections.errors(Bench(run, TRUSTED), job.load(run.out / "model"))
-    show(run)
+    sections.errors(benched(run))
 
 
 @job.command
 def improve(run: Run) -> None:
     """Tell three patterns of errors, a remedy each, and what shifted copies mend."""
-    sections.improvement(Bench(run, TRUSTED))
-    show(run)
+    sections.improvement(benched(run))
 
 
 @job.command
 def multilabel(run: Run) -> None:
     """Tell of each digit whether it is large and whether it is odd."""
-    sections.several_labels(Bench(run, TRUSTED))
-    show(run)
+    sections.several_labels(benched(run))
 
 
 @job.command
 def multioutput(run: Run) -> None:
     """Clean noisy digits, 784 pixels at once."""
-    sections.denoising(Bench(run, TRUSTED), job.load(run.out / "model"))
-    show(run)
+    sections.denoising(benched(run))
 
 
 @job.command
 def features(run: Run) -> None:
     """Draw what the first layer of the chosen network looks for."""
-    sections.filters(Bench(run, TRUSTED), job.load(run.out / "model"))
-    show(run)
+    sections.filters(benched(run))

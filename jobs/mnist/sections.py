@@ -14,7 +14,6 @@ from .bench import TITLES, Bench
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch.nn import Module
 
 PRECISION = 0.9
 """What the detector of fives is to reach on validation."""
@@ -31,12 +30,12 @@ def pair(bench: Bench, one: str, other: str) -> None:
     bench.run.table(f"{one}-{other}-errors", [told], f"Errors of {TITLES[one]}, of {TITLES[other]}")
 
 
-def errors(bench: Bench, model: Module) -> None:
+def errors(bench: Bench) -> None:
     """Show what the network that serves mistakes, and the errors it is surest of."""
     from sklearn.metrics import classification_report
 
     labels = bench.test.labels
-    chances = learning.chances(model, bench.test.images)
+    chances = learning.chances(bench.served, bench.test.images)
     called = chances.argmax(axis=1)
     bench.run.figure("confusion", charts.confusion(labels, called), "Held-out digits.")
     report = classification_report(labels, called, output_dict=True, zero_division=0)
@@ -64,7 +63,7 @@ def worst_errors(labels: np.ndarray, chances: np.ndarray, number: int = 24) -> n
     return found
 
 
-def improvement(bench: Bench, _: Any = None) -> None:
+def improvement(bench: Bench) -> None:
     """Find three patterns on validation, and count on the held-out digits what shifts mend."""
     if not bench.has("knn", "knn_shifts"):
         return
@@ -95,7 +94,7 @@ def improvement(bench: Bench, _: Any = None) -> None:
     bench.run.figure("improvement", charts.before_and_after(impact), caption)
 
 
-def detector(bench: Bench, _: Any = None) -> None:
+def detector(bench: Bench) -> None:
     """Choose the threshold of a detector of fives on validation, and measure it held out."""
     from sklearn.metrics import f1_score, precision_score, recall_score
 
@@ -161,7 +160,7 @@ def operating(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     }
 
 
-def several_labels(bench: Bench, _: Any = None) -> None:
+def several_labels(bench: Bench) -> None:
     """Tell of each digit two things at once: whether it is 7 or more, and whether it is odd."""
     from sklearn.metrics import f1_score
 
@@ -185,7 +184,7 @@ def several_labels(bench: Bench, _: Any = None) -> None:
     bench.run.table("multilabel", rows, f"Two labels a digit, both right in {both:.2%} of digits")
 
 
-def denoising(bench: Bench, model: Module) -> None:
+def denoising(bench: Bench) -> None:
     """Clean noisy digits, and tell how far from clean they are and how well they are read."""
     import numpy as np
 
@@ -201,7 +200,7 @@ def denoising(bench: Bench, model: Module) -> None:
     rows = []
     for name, images in cleaned.items():
         apart = np.sqrt(((images.astype("float32") - test.images) ** 2).mean())
-        read = (learning.chances(model, images).argmax(axis=1) == test.labels).mean()
+        read = (learning.chances(bench.served, images).argmax(axis=1) == test.labels).mean()
         rows.append({"digits": name, "RMSE, grey levels": round(float(apart), 1),
                      "read right by the network": round(float(read), 4)})  # fmt: skip
         bench.run.log(**{f"denoise_{name}_rmse": float(apart)})
@@ -213,9 +212,9 @@ def denoising(bench: Bench, model: Module) -> None:
     bench.run.figure("denoising", charts.gallery(shown, labels, title), "Ten held-out digits.")
 
 
-def filters(bench: Bench, model: Module) -> None:
+def filters(bench: Bench) -> None:
     """Draw what the first layer looks for."""
-    first = next(layer for layer in model.layers if hasattr(layer, "weight"))
+    first = next(layer for layer in bench.served.layers if hasattr(layer, "weight"))
     weights = first.weight.detach().numpy()
     side = 3 if weights.ndim == 4 else digits.SIDE
     chart = charts.filters(weights[:64].reshape(-1, side, side))

@@ -21,6 +21,7 @@ from jobs.mnist.job import (
     EXAMPLE,
     TRUSTED,
     Picture,
+    benched,
     evaluate,
     export,
     held_out,
@@ -135,7 +136,7 @@ def test_a_run_without_a_network_is_refused(tmp_path):
 
 def test_a_model_that_was_not_fitted_is_named(trained):
     with pytest.raises(Exception, match="model mlp was not fitted; run train with --models mlp"):
-        sections.pair(bench.Bench(a_run(trained, "pair"), TRUSTED), "sgd", "mlp")
+        sections.pair(benched(a_run(trained, "pair")), "sgd", "mlp")
 
 
 # The scorer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slipway.job import Job as Job
     from slipway.run import Run as Run
+    from slipway.types import Content as Content
     from slipway.types import Field as Field
     from slipway.types import Input as Input
     from slipway.types import Media as Media
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Job": "slipway.job",
     "Run": "slipway.run",
+    "Content": "slipway.types",
     "Field": "slipway.types",
     "Input": "slipway.types",
     "Media": "slipway.types",

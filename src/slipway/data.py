@@ -24,9 +24,8 @@ from pathlib import Path
 from slipway import places
 from slipway.errors import ContentWrong, DataUnavailable
 from slipway.logs import say
-from slipway.spec import Dataset, JobSpec
+from slipway.spec import TIERS, Dataset, JobSpec
 
-TIERS = ("auto", "real", "mirror", "sample")
 CHUNK = 1 << 20
 CONNECT_SECONDS = 10
 UNREACHABLE = (urllib.error.URLError, TimeoutError, ConnectionError)

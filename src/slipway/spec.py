@@ -18,6 +18,8 @@ from slipway.errors import InputInvalid
 Base = Literal["base", "torch", "cuda"]
 Spec = TypeVar("Spec")
 
+TIERS = ("auto", "real", "mirror", "sample")
+"""What ``--data`` takes beside a path."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 BAR = re.compile(r"(>=|<=) (-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 ACCEPT = ("real", "sample", "mean")

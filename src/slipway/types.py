@@ -8,7 +8,7 @@ Bytes are base64 in JSON; `Media` says which kinds of file a field of bytes may 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import (
@@ -21,9 +21,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from slipway.images import opened
-
 __all__ = [
+    "Content",
     "Field",
     "Input",
     "Media",
@@ -60,25 +59,33 @@ SIGNATURES: Mapping[str, tuple[tuple[int, bytes], ...]] = {
 }
 
 
+class Content(bytes):
+    """The content of a file beside what the reader of its `Media` made of it: decoded once."""
+
+    read: Any
+
+
 class Media:
     """The media types that a field of bytes accepts: ``Annotated[bytes, Media("image/png")]``.
 
     The content must begin as one of them does. In JSON and in a table it is base64; raw and
     multipart bodies bring it as it is. The schema names all types as ``accept`` where there are
     several; ``drawn`` tells in it that a person may draw the picture: a page shows a sheet for it.
-    With ``max_pixels`` the field holds a picture that is decoded when a row is checked: a damaged
-    or larger one is refused by the field's name.
+    ``reader`` decodes the content when a row is checked: its ValueError refuses the field by name,
+    saying what was wanted, and what it returns is the field's `Content.read`.
     """
 
-    def __init__(self, *types: str, drawn: bool = False, max_pixels: int | None = None) -> None:
+    def __init__(
+        self, *types: str, drawn: bool = False, reader: Callable[[bytes], Any] | None = None
+    ) -> None:
         self.types = types
         self.drawn = drawn
-        self.max_pixels = max_pixels
+        self.reader = reader
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        checked = core_schema.no_info_after_validator_function(self._checked, handler(source))
+        checked = core_schema.no_info_after_validator_function(self._checked, handler(bytes))
         encode = core_schema.plain_serializer_function_ser_schema(
             lambda content: base64.b64encode(content).decode(), when_used="json"
         )
@@ -100,9 +107,11 @@ class Media:
     def _checked(self, content: bytes) -> bytes:
         if not any(begins_as(kind, content) for kind in self.types):
             raise ValueError(f"content that begins as {' or '.join(self.types)} does")
-        if self.max_pixels is not None:
-            opened(content, self.max_pixels, self.types)
-        return content
+        if self.reader is None:
+            return content
+        found = Content(content)
+        found.read = self.reader(content)
+        return found
 
 
 def begins_as(kind: str, content: bytes) -> bool:

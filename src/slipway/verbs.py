@@ -13,14 +13,13 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from slipway import places
-from slipway.data import TIERS
 from slipway.errors import (
     BarMissed,
     DataUnavailable,
@@ -30,6 +29,7 @@ from slipway.errors import (
 )
 from slipway.logs import configure_logging, say
 from slipway.run import STAGES, Options, Run
+from slipway.spec import TIERS
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -171,6 +171,8 @@ def _verb(job: Job, name: str, function: Callable[..., Any]) -> click.Command:
         run = perform(job, name, out, given)
         if name == "evaluate":
             conclude(job, run)
+        elif name not in STAGES:
+            print_pieces(run)
 
     text = inspect.getdoc(function) or ""
     return _command(name, text.split("\n\n")[0], callback, own)
@@ -267,7 +269,7 @@ def conclude(job: Job, run: Run) -> None:
     for row in rows:
         click.echo(f"{row['metric']:{width}}  {row['value']:>10.4f}  {row['bar']} {row['verdict']}")
     click.echo(f"data    tier {run.tier}, seed {run.seed}, device {run.device}")
-    click.echo(f"report  {shown_path(run.out / 'report.html')}")
+    click.echo(f"report  {shown_path(run.out / 'report.html', run.out)}")
     missed = [row for row in rows if row["verdict"] == "missed"]
     if missed:
         told = "; ".join(
@@ -276,10 +278,38 @@ def conclude(job: Job, run: Run) -> None:
         raise BarMissed(f"{told} (tier {run.tier})")
 
 
-def shown_path(path: Path) -> str:
-    """Return a path as the user knows it: the host says where it mounted the artifacts."""
+def print_pieces(run: Run) -> None:
+    """Print what a verb of the job's own put into its report: tables, notes, paths of figures."""
+    for piece in run.pieces:
+        if piece["kind"] == "figure":
+            path = run.out / "report" / f"{piece['name']}.png"
+            click.echo(f"{piece['caption']}  {shown_path(path, run.out)}")
+        elif piece["kind"] == "note":
+            click.echo(piece["text"])
+        elif piece["rows"]:
+            click.echo(f"\n{piece['caption']}")
+            print_rows(piece["rows"])
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of equal keys as columns."""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def shown_path(path: Path, out: Path) -> str:
+    """Return a path below ``out`` as the user knows it: the host says where it mounted that."""
     host = os.environ.get("SLIPWAY_HOST_OUT")
-    return f"{host}/{path.name}" if host else str(path)
+    return f"{host}/{path.relative_to(out)}" if host else str(path)
 
 
 def _export(job: Job) -> click.Command:

@@ -36,6 +36,13 @@ def test_a_value_that_only_looks_like_a_file_stays(table: Path) -> None:
     assert run.own_files(given, lambda: OPTIONS) == ({}, given)
 
 
+@pytest.mark.parametrize("given", [["--data", "sample"], ["--data=sample"]])
+def test_a_tier_is_no_folder_of_its_name(table: Path, given: list[str]) -> None:
+    table.with_name("sample").mkdir()
+    assert run.own_files(given, lambda: OPTIONS) == ({}, given)
+    assert run.own_files(["--csv", "sample"], lambda: OPTIONS)[0]
+
+
 def test_the_image_is_asked_only_where_a_value_is_a_file(table: Path) -> None:
     def ask() -> set[str]:
         raise AssertionError("asked")

@@ -155,6 +155,18 @@ def fail(run: Run, kind: str) -> None:
     if kind == "fault":
         raise ZeroDivisionError("division by zero")
     raise getattr(errors, kind)(f"message of {kind}")
+
+
+@job.command
+def study(run: Run) -> None:
+    """Report a table, a note and a figure."""
+    from matplotlib.figure import Figure
+
+    rows = [{"model": "a", "RMSE": 0.12345}, {"model": "longer b", "RMSE": 38834.2}]
+    run.table("found", rows, "What was found")
+    run.table("none", [], "Nothing")
+    run.note("The second errs more.")
+    run.figure("curve", Figure(), "A curve.")
 '''
 
 

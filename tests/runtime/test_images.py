@@ -13,13 +13,17 @@ from PIL import Image
 from pydantic import ValidationError
 
 from slipway import images
-from slipway.types import Input, Media
+from slipway.images import opened
+from slipway.types import Content, Input, Media
 
 
 class Photo(Input):
     """A row with a picture."""
 
-    image: Annotated[bytes, Media("image/png", "image/jpeg", drawn=True, max_pixels=100)]
+    image: Annotated[
+        Content,
+        Media("image/png", "image/jpeg", drawn=True, reader=lambda content: opened(content, 100)),
+    ]
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **more: object) -> bytes:
@@ -84,7 +88,10 @@ def test_a_field_names_what_is_wrong_with_its_picture() -> None:
             Photo(image=content)
 
         assert ("image",) == caught.value.errors()[0]["loc"]
-    assert whole == Photo(image=whole).image
+    row = Photo(image=whole)
+    assert whole == row.image
+    assert (10, 10) == row.image.read.size
+    assert row == Photo.model_validate_json(row.model_dump_json())
 
 
 def test_the_schema_says_that_a_picture_may_be_drawn() -> None:

@@ -255,7 +255,23 @@ def test_the_output_folder_may_come_from_the_environment(toy, monkeypatch) -> No
 
     assert 0 == code
     assert (toy.out / "data" / "fit.tsv").is_file()
-    assert "artifacts/toy/report.html" == verbs.shown_path(toy.out / "report.html")
+    assert "artifacts/toy/report.html" == verbs.shown_path(toy.out / "report.html", toy.out)
+
+
+def test_a_verb_of_the_jobs_own_prints_what_it_reports(toy) -> None:
+    code, out, err = toy("study", "--out", str(toy.out))
+    home = toy.out / "report" / "study-curve.png"
+
+    assert (0, True) == (code, home.is_file()), err
+    assert out.splitlines() == [
+        "",
+        "What was found",
+        "model     RMSE",
+        "a         0.1235",
+        "longer b  38,834",
+        "The second errs more.",
+        f"A curve.  {home}",
+    ]
 
 
 def test_card_prints_the_figures_with_their_tier(trained) -> None:
@@ -389,7 +405,7 @@ def test_sigterm_before_a_run_begins_is_143(toy) -> None:
 def test_the_package_gives_only_its_names() -> None:
     import slipway
 
-    assert ["Field", "Input", "Job", "Media", "Output", "Run"] == slipway.__all__
+    assert ["Content", "Field", "Input", "Job", "Media", "Output", "Run"] == slipway.__all__
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = slipway.Nothing
 

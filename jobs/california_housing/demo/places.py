@@ -2,7 +2,8 @@
 
     python places.py housing.csv
 
-Data:    the table of job.toml; medians of its columns over each cell, prices left out.
+Data:    the table of job.toml; medians of its columns around each cell, prices left out. No row is
+         one of the table: a cell is told of by several districts, and lies where its middle is.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 CELL = 0.16
+AROUND = 5
+"""Districts that speak for a cell: those nearest to its middle."""
+COUNTS = ["housing_median_age", "total_rooms", "total_bedrooms", "population", "households"]
 
 
 def typical(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a cell: its centre of settlement, medians, and its commonest class."""
-    cells = [(table[name] / CELL).round() for name in ("longitude", "latitude")]
-    numbers = table.drop(columns=["median_house_value", "ocean_proximity"])
-    found = numbers.groupby(cells).median().round(2)
-    counts = ["total_rooms", "total_bedrooms", "population", "households"]
-    found[counts] = found[counts].round()
-    classes = table["ocean_proximity"].groupby(cells).agg(lambda column: column.mode()[0])
-    return found.assign(ocean_proximity=classes).dropna()
+    """Return a row for each cell with districts: its middle, medians, and the commonest class."""
+    table = table.dropna()
+    places = table[["longitude", "latitude"]].to_numpy()
+    rows = []
+    for middle in np.unique((places / CELL).round() * CELL, axis=0):
+        near = table.iloc[np.square(places - middle).sum(axis=1).argsort(kind="stable")[:AROUND]]
+        row = near[[*COUNTS, "median_income"]].median().round(2)
+        row[COUNTS] = row[COUNTS].round()
+        lon, lat = middle.round(2)
+        commonest = near["ocean_proximity"].mode()[0]
+        rows.append({"longitude": lon, "latitude": lat, **row, "ocean_proximity": commonest})
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 
 from slipway.errors import InputInvalid, SlipwayError
 from slipway.host import build, container, engine, process
-from slipway.spec import JobSpec
+from slipway.spec import TIERS, JobSpec
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -77,14 +77,16 @@ def own_files(
     """Return read-only mounts of the user's files among the arguments, and their names inside.
 
     Only the value of an option of ``options()`` is a file, which is asked when a value looks like
-    one; ``NAME=PATH`` is a file with the name of its dataset.
+    one; ``NAME=PATH`` is a file with the name of its dataset. ``--data sample``
+    is the tier, even beside a folder of that name.
     """
     mounts: dict[Path, tuple[str, str]] = {}
     told = list(arguments)
     for place, option, value in _values(arguments):
         name, equals, text = value.rpartition("=")
         path = Path(text)
-        if not text or not path.exists() or option not in options():
+        tier = option == "--data" and value in TIERS
+        if tier or not text or not path.exists() or option not in options():
             continue
         inside = f"/input/{len(mounts)}/{path.resolve().name}"
         mounts[path.resolve()] = (inside, "ro")
