@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 CELL = 0.16
-AROUND = 5
+AROUND = 6
 """Districts that speak for a cell: those nearest to its middle."""
 COUNTS = ["housing_median_age", "total_rooms", "total_bedrooms", "population", "households"]
 
