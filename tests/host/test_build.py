@@ -74,6 +74,12 @@ def test_a_test_image_stands_on_the_job(root: Path, docker: Engine) -> None:
     assert "IMAGE=slipway/example" in docker.builds()[-1]["given"]
 
 
+def test_a_test_image_of_a_gpu_build_stands_on_it(root: Path, docker: Engine) -> None:
+    build.build_test(docker, root, example(root), gpu=True)
+    assert docker.built()[-2:] == ["slipway/example:cuda", "slipway/example-test:cuda"]
+    assert "IMAGE=slipway/example:cuda" in docker.builds()[-1]["given"]
+
+
 def test_the_prefix_of_images_can_be_chosen(
     root: Path, docker: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,13 @@ def test_a_jobs_tests_run_in_its_image_offline(root: Path, docker: Engine) -> No
     assert options["network_mode"] == "none"
 
 
+def test_the_tests_of_cuda_run_there_without_asking_for_a_gpu(root: Path, docker: Engine) -> None:
+    check.in_image(docker, root, catalog.find_job(root, "example"), gpu=True)
+    options = docker.created[0].options
+    assert options["image"].tags == ["slipway/example-test:cuda"]
+    assert options["device_requests"] == []
+
+
 def test_a_process_runs_on_the_lock_of_its_base() -> None:
     assert process.LOCKS["torch"] == ["base", "torch"]
 

@@ -81,9 +81,9 @@ def build_job(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False
     return _build(client, root, name, labels, [*arguments, "-"], context)
 
 
-def build_test(client: DockerClient, root: Path, spec: JobSpec) -> Image:
+def build_test(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False) -> Image:
     """Return the job's image with pytest and coverage on top."""
-    return _build_on(client, root, spec, "test", ["images/pytest.txt", "pyproject.toml"])
+    return _build_on(client, root, spec, "test", ["images/pytest.txt", "pyproject.toml"], gpu)
 
 
 def build_bench(client: DockerClient, root: Path, spec: JobSpec) -> Image:
@@ -93,18 +93,25 @@ def build_bench(client: DockerClient, root: Path, spec: JobSpec) -> Image:
 
 
 def _build_on(
-    client: DockerClient, root: Path, spec: JobSpec, kind: str, parts: Sequence[str]
+    client: DockerClient,
+    root: Path,
+    spec: JobSpec,
+    kind: str,
+    parts: Sequence[str],
+    gpu: bool = False,
 ) -> Image:
     """Return ``JOB-KIND``: the job's image with what ``images/KIND.Dockerfile`` puts on top."""
-    parent = build_job(client, root, spec)
+    parent = build_job(client, root, spec, gpu)
     recipe = root / "images" / f"{kind}.Dockerfile"
     files = [recipe, *(root / part for part in parts)]
-    name, source = image_name(f"{spec.name}-{kind}"), sources.digest(root, files, str(parent.id))
+    name = image_name(f"{spec.name}-{kind}", gpu)
+    source = sources.digest(root, files, str(parent.id))
     fresh = _fresh(client, name, source)
     if fresh:
         return fresh
     build_base(client, root, "build")
-    arguments = ["--file", str(recipe), *_arg("IMAGE", spec.name), *_arg("BUILD", "build"), "."]
+    image = _arg("IMAGE", spec.name, gpu)
+    arguments = ["--file", str(recipe), *image, *_arg("BUILD", "build"), "."]
     return _build(client, root, name, {SOURCE: source}, arguments)
 
 
@@ -167,8 +174,8 @@ def build_page(client: DockerClient, root: Path, spec: JobSpec) -> Image:
     return _build(client, root, name, labels, arguments, sources.page_context(spec))
 
 
-def _arg(variable: str, name: str) -> list[str]:
-    return ["--build-arg", f"{variable}={image_name(name)}"]
+def _arg(variable: str, name: str, gpu: bool = False) -> list[str]:
+    return ["--build-arg", f"{variable}={image_name(name, gpu)}"]
 
 
 def _fresh(client: DockerClient, name: str, source: str) -> Image | None:

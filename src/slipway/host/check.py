@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 NO_TESTS = 5
+CUDA_TESTS = "test_cuda.py"
 
 
 @dataclass
@@ -167,11 +168,17 @@ def contract(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
 
 
 def job_tests(machine: Machine, tally: Tally, spec: JobSpec) -> None:
-    """Run a job's test_job.py inside its image, or as a process where there is no engine."""
+    """Run a job's test_job.py inside its image, or as a process where there is no engine.
+
+    A job with a test_cuda.py has it run in its image on slipway/cuda too, whose wheels compute on
+    a CPU where there is no GPU.
+    """
     name = f"job {spec.name}"
     client = machine.client
     if client:
         tally.add(name, lambda: in_image(client, machine.root, spec))
+        if (spec.folder / CUDA_TESTS).is_file():
+            tally.add(f"{name} on cuda", lambda: in_image(client, machine.root, spec, gpu=True))
     elif spec.base != "base":
         tally.skipped[name] = f"needs the image on {spec.base}: {machine.absent}"
     else:
@@ -179,12 +186,15 @@ def job_tests(machine: Machine, tally: Tally, spec: JobSpec) -> None:
         tally.add(name, lambda: in_process(machine, spec))
 
 
-def in_image(client: DockerClient, root: Path, spec: JobSpec) -> int:
+def in_image(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False) -> int:
     """Run pytest in the job's test image, offline; coverage data stays in artifacts/<job>."""
-    image = build.build_test(client, root, spec)
+    image = build.build_test(client, root, spec, gpu)
     folder = container.artifacts(root, spec)
     place = container.Place({folder: ("/artifacts", "rw")}, {})
-    made = container.create(client, image, spec, place, [], network_mode="none", tmpfs={"/tmp": ""})
+    arguments = [f"jobs/{spec.name}/{CUDA_TESTS}"] if gpu else []
+    made = container.create(
+        client, image, spec, place, arguments, network_mode="none", tmpfs={"/tmp": ""}
+    )
     return container.attend(made)
 
 

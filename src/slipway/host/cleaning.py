@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 # What a job's images are called after its name.
-ENDS = ("", "-test", "-bench", "-demo", ":cuda")
+ENDS = ("", "-test", "-bench", "-demo", ":cuda", "-test:cuda")
 
 
 def remove_images(client: DockerClient, specs: Sequence[JobSpec], bases: bool) -> None:
