@@ -171,19 +171,23 @@ def test_training_that_was_stopped_resumes_to_the_same_model(trained, tmp_path):
     assert metrics[0] == metrics[1]
 
 
-def test_the_verbs_print_what_they_found(trained, capsys):
-    explore(a_run(trained, "explore"))
-    assert "median_income" in capsys.readouterr().out
-    predict_vs_actual(a_run(trained, "predict-vs-actual"))
-    assert "in the interval" in capsys.readouterr().out
-    compare(a_run(trained, "compare"))
-    assert capsys.readouterr().out.split("\n")[1].split()[0] in ("boosting", "forest")
+def tables_of(verb, run, **options):
+    verb(run, **options)
+    return {piece["name"]: piece["rows"] for piece in run.pieces if piece["kind"] == "table"}
 
 
-def test_tune_prints_every_setting(trained, capsys):
-    tune(a_run(trained, "tune"), search="quick")
-    lines = capsys.readouterr().out.strip().split("\n")
-    assert len(lines) == 1 + 1 + models.SEARCHES["least"]
+def test_the_verbs_tell_what_they_found(trained):
+    profile = tables_of(explore, a_run(trained, "explore"))["profile"]
+    assert "median_income" in {row["column"] for row in profile}
+    by_region = tables_of(predict_vs_actual, a_run(trained, "predict-vs-actual"))["by-region"]
+    assert "in the interval" in by_region[0]
+    compared = tables_of(compare, a_run(trained, "compare"))["comparison"]
+    assert compared[0]["model"] in ("boosting", "forest")
+
+
+def test_tune_tells_every_setting(trained):
+    tried = tables_of(tune, a_run(trained, "tune"), search="quick")["search"]
+    assert len(tried) == 1 + models.SEARCHES["least"]
 
 
 def test_a_search_of_many_districts_is_a_race(table, monkeypatch):
