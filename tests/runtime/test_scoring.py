@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway.errors import InputInvalid
-from slipway.scoring import readers, rows
+from slipway.scoring import readers, rows, writers
 from slipway.scoring.score import Wishes, score_file
 from slipway.scoring.shards import INDEX_VARIABLES, Share, parse_shard
 from slipway.scoring.stores import entries
@@ -165,6 +165,24 @@ def test_parquet_goes_in_and_out(scored, tmp_path) -> None:
 
     assert [1, 2] == parquet.read_table(output)["line"].to_pylist()
     assert [3] == [row["line"] for row in lines(tmp_path / "out.errors.jsonl")]
+
+
+def test_row_groups_grow_so_that_the_first_results_come_soon(toy, monkeypatch) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    monkeypatch.setattr(writers, "FIRST_ROWS", 2)
+    monkeypatch.setattr(writers, "GROUP_ROWS", 8)
+    content = bytearray()
+    sink = writers.Sink(toy.job, ".parquet", False, content.extend)
+    row = pyarrow.record_batch({"line": [1], "prediction": [True], "propensity": [0.5]})
+    for _ in range(25):
+        sink.add(readers.packed(row))
+    sink.close()
+    metadata = parquet.ParquetFile(io.BytesIO(content)).metadata
+    groups = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
+
+    assert [2, 4, 8, 8, 3] == groups
 
 
 def test_a_damaged_parquet_file_is_told(scored, tmp_path) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from slipway.job import Job
 
 GROUP_ROWS, GROUP_BYTES = 131_072, 32 * 2**20
+"""Rows and bytes of one row group of Parquet."""
+FIRST_ROWS = 8_192
+"""Of the first group, so that whoever follows the file sees results soon; each next one doubles."""
 
 
 def encoder(job: Job, suffix: str) -> Callable[[Checked, list[Any]], bytes]:
@@ -124,6 +127,7 @@ class Sink:
         elif suffix == ".parquet":
             from pyarrow import parquet
 
+            self.rows = FIRST_ROWS
             self.out = _Out(write)
             self.writer = parquet.ParquetWriter(self.out, schema(job, files))
 
@@ -136,7 +140,7 @@ class Sink:
 
         self.tables.append(pyarrow.ipc.open_stream(content).read_all())
         rows = sum(table.num_rows for table in self.tables)
-        if rows >= GROUP_ROWS or sum(table.nbytes for table in self.tables) >= GROUP_BYTES:
+        if rows >= self.rows or sum(table.nbytes for table in self.tables) >= GROUP_BYTES:
             self._group()
 
     def close(self) -> None:
@@ -158,6 +162,7 @@ class Sink:
             table = pyarrow.concat_tables(self.tables)
             self.writer.write_table(table, row_group_size=max(1, table.num_rows))
             self.tables = []
+            self.rows = min(2 * self.rows, GROUP_ROWS)
 
 
 class _Out(io.RawIOBase):
