@@ -12,14 +12,17 @@ Source:  channels by the sum of their weights: Li et al., ICLR 2017, scaled by t
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule, Node
+    from torch.fx import Node
+
+Network = TypeVar("Network", bound=nn.Module)
 
 EACH = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Identity)
 """Layers that treat each channel alone and have no weights."""
@@ -37,40 +40,31 @@ class Group:
     readers: tuple[str, ...]
 
 
-def traced(network: nn.Module) -> GraphModule:
-    """Return a copy of a network as a graph that can be changed."""
-    copied = copy.deepcopy(network).eval()
-    # By name and not by attribute: a network has a method called like its layers ``features``.
-    parts = dict(copied.named_modules()) | dict(copied.named_buffers())
-    return fx.GraphModule(parts, fx.Tracer().trace(copied)).eval()
-
-
-def groups(graph: GraphModule) -> list[Group]:
+def groups(network: nn.Module) -> list[Group]:
     """Return what can be made narrower, in order of the network's layers."""
+    layers = dict(network.named_modules())
     found = []
-    for node in graph.graph.nodes:
-        layer = layer_of(graph, node)
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
-            group = followed(graph, node)
-            if group:
-                found.append(group)
+    for node in fx.Tracer().trace(network).nodes:
+        if mixes(layers.get(str(node.target))):
+            group = followed(layers, node)
+            found += [group] if group else []
     return found
 
 
-def layer_of(graph: GraphModule, node: Node) -> nn.Module | None:
-    """Return the layer that a node calls, None where it calls no layer."""
-    return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+def mixes(layer: nn.Module | None) -> bool:
+    """Tell whether each output of a layer is made of all its inputs."""
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
-def followed(graph: GraphModule, source: Node) -> Group | None:
+def followed(layers: Mapping[str, nn.Module], source: Node) -> Group | None:
     """Follow a layer's channels to all who read them; None where they meet other channels."""
     along: list[str] = []
     readers: list[str] = []
     waiting = list(source.users)
     while waiting:
         node = waiting.pop(0)
-        layer = layer_of(graph, node)
-        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+        layer = layers.get(str(node.target)) if node.op == "call_module" else None
+        if mixes(layer):
             readers.append(str(node.target))
             continue
         if isinstance(layer, nn.BatchNorm2d | nn.Conv2d):
@@ -81,48 +75,48 @@ def followed(graph: GraphModule, source: Node) -> Group | None:
     return Group(str(source.target), tuple(along), tuple(readers)) if readers else None
 
 
-def narrowed(network: nn.Module, share: float) -> GraphModule:
-    """Return a copy of a network without ``share`` of the channels of each layer that can lose some.
+def narrowed(network: Network, share: float) -> Network:
+    """Return a copy of a network without ``share`` of the channels of each layer that can lose any.
 
-    The weights that stay are the same; the network wants some training afterwards.
-    """  # fmt: skip
-    graph = traced(network)
-    for group in groups(graph):
-        score = importance(graph, group)
+    The weights that stay are the same; the network wants some training afterwards, and its
+    ``settings`` tell no longer how wide it is.
+    """
+    found = copy.deepcopy(network)
+    layers = dict(found.named_modules())
+    for group in groups(found):
+        score = importance(layers, group)
         width = len(score)
         count = max(round(width * (1 - share) / MULTIPLE) * MULTIPLE, min(MULTIPLE, width))
-        kept = score.topk(min(count, width)).indices.sort().values
-        shrink(graph, group, kept)
-    graph.recompile()
-    return graph
+        shrink(layers, group, score.topk(min(count, width)).indices.sort().values)
+    return found
 
 
-def importance(graph: GraphModule, group: Group) -> Tensor:
+def importance(layers: Mapping[str, nn.Module], group: Group) -> Tensor:
     """Return for each output of a group's layer how much it can say: the sum of its weights."""
-    weight = graph.get_submodule(group.source).weight.detach()
+    weight = layers[group.source].weight.detach()
     score = weight.flatten(1).abs().sum(dim=1)
     for name in group.along[:1]:
-        layer = graph.get_submodule(name)
+        layer = layers[name]
         if isinstance(layer, nn.BatchNorm2d):
             score = score * layer.weight.detach().abs() / (layer.running_var + layer.eps).sqrt()
     return score
 
 
-def shrink(graph: GraphModule, group: Group, kept: Tensor) -> None:
+def shrink(layers: Mapping[str, nn.Module], group: Group, kept: Tensor) -> None:
     """Take out all channels of a group but those in ``kept``."""
-    source = graph.get_submodule(group.source)
+    source = layers[group.source]
     width = source.weight.shape[0]
     take(source, ("weight", "bias"), kept)
     _set_outputs(source, len(kept))
     for name in group.along:
-        layer = graph.get_submodule(name)
+        layer = layers[name]
         take(layer, ("weight", "bias", "running_mean", "running_var"), kept)
         if isinstance(layer, nn.Conv2d):
             layer.in_channels = layer.out_channels = layer.groups = len(kept)
         else:
             layer.num_features = len(kept)
     for name in group.readers:
-        reader = graph.get_submodule(name)
+        reader = layers[name]
         inputs = reader.weight.shape[1]
         each = inputs // width  # pixels of a channel, where a map was flattened
         columns = (kept[:, None] * each + torch.arange(each)).flatten()
@@ -148,24 +142,24 @@ def _set_inputs(layer: nn.Module, number: int) -> None:
     setattr(layer, "in_channels" if isinstance(layer, nn.Conv2d) else "in_features", number)
 
 
-def thin(network: nn.Module, share: float) -> GraphModule:
+def thin(network: Network, share: float) -> Network:
     """Return a copy of a network whose ``share`` smallest weights are zero.
 
     The last layer, which has a weight for each class, keeps all of its own.
     """
-    graph = traced(network)
-    layers = weighted(graph)[:-1]
+    found = copy.deepcopy(network)
+    layers = weighted(found)[:-1]
     sizes = torch.cat([layer.weight.detach().abs().flatten() for layer in layers])
     limit = sizes.kthvalue(max(1, round(share * len(sizes)))).values
     with torch.no_grad():
         for layer in layers:
             layer.weight.masked_fill_(layer.weight.abs() <= limit, 0)
-    return graph
+    return found
 
 
-def zeros(graph: nn.Module) -> list[tuple[Tensor, Tensor]]:
+def zeros(network: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Return the weights that `hold` keeps at zero: tensors, each with where it is zero."""
-    return [(layer.weight, layer.weight.detach() == 0) for layer in weighted(graph)]
+    return [(layer.weight, layer.weight.detach() == 0) for layer in weighted(network)]
 
 
 def hold(kept: list[tuple[Tensor, Tensor]]) -> None:
@@ -175,12 +169,12 @@ def hold(kept: list[tuple[Tensor, Tensor]]) -> None:
             weight.masked_fill_(where, 0)
 
 
-def weighted(graph: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+def weighted(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """Return the layers with many weights, in order."""
-    return [layer for layer in graph.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-def sparsity(graph: nn.Module) -> float:
+def sparsity(network: nn.Module) -> float:
     """Return the share of zeros among the weights."""
-    tensors = [layer.weight for layer in weighted(graph)]
+    tensors = [layer.weight for layer in weighted(network)]
     return sum(int((tensor == 0).sum()) for tensor in tensors) / sum(map(Tensor.numel, tensors))

@@ -11,21 +11,23 @@ Source:  Jacob et al., CVPR 2018 (integers, and rounding in training); Bengio et
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto
-    from torch.fx import GraphModule
 
+Network = TypeVar("Network", bound=nn.Module)
 WEIGHT_LEVELS = 63
 """Of weights, to either side of zero: seven bits."""
 MOMENTUM = 0.9
@@ -123,33 +125,48 @@ class Watched(nn.Module):
 
     def _see(self, maps: Tensor) -> None:
         low, high = maps.amin().clamp_max(0), maps.amax().clamp_min(0)
-        keep = MOMENTUM if float(self.high - self.low) else 0.0
+        keep = MOMENTUM if float((self.high - self.low).detach()) else 0.0
         self.low.lerp_(low, 1 - keep)
         self.high.lerp_(high, 1 - keep)
 
 
-def prepared(graph: GraphModule) -> GraphModule:
-    """Return a copy of a traced network that rounds as `quantised` will, to be trained.
+def prepared(network: Network) -> Network:
+    """Return a copy of a network that rounds as `quantised` will, to be trained.
 
     Normalisations are folded into the convolutions first, as the exported graph has them.
     """
-    from torch.fx.experimental.optimization import fuse
-
-    found: GraphModule = fuse(graph.eval())
-    layers = {name: layer for name, layer in found.named_modules()
-              if isinstance(layer, nn.Conv2d | nn.Linear)}  # fmt: skip
-    for name, layer in layers.items():
+    found = folded(network)
+    layers = [(name, layer) for name, layer in found.named_modules()
+              if isinstance(layer, nn.Conv2d | nn.Linear)]  # fmt: skip
+    for name, layer in layers:
         parametrize.register_parametrization(layer, "weight", Rounded())
-        parent, _, own = name.rpartition(".")
-        setattr(found.get_submodule(parent), own, Watched(layer))
+        put(found, name, Watched(layer))
     return found
 
 
-def released(graph: GraphModule) -> GraphModule:
+def released(network: Network) -> Network:
     """Take the rounding of `prepared` out again; the weights stay as they were rounded last."""
-    for name, watched in list(graph.named_modules()):
-        if isinstance(watched, Watched):
-            parametrize.remove_parametrizations(watched.layer, "weight", leave_parametrized=True)
-            parent, _, own = name.rpartition(".")
-            setattr(graph.get_submodule(parent), own, watched.layer)
-    return graph
+    watched = [(name, layer) for name, layer in network.named_modules()
+               if isinstance(layer, Watched)]  # fmt: skip
+    for name, layer in watched:
+        parametrize.remove_parametrizations(layer.layer, "weight", leave_parametrized=True)
+        put(network, name, layer.layer)
+    return network
+
+
+def folded(network: Network) -> Network:
+    """Return a copy of a network whose normalisations are part of the convolutions before them."""
+    found = copy.deepcopy(network).eval()
+    layers = dict(found.named_modules())
+    for node in fx.Tracer().trace(found).nodes:
+        before = layers.get(str(node.args[0].target)) if node.op == "call_module" else None
+        if isinstance(before, nn.Conv2d) and isinstance(layers[node.target], nn.BatchNorm2d):
+            put(found, node.args[0].target, fuse_conv_bn_eval(before, layers[node.target]))
+            put(found, node.target, nn.Identity())
+    return found
+
+
+def put(network: nn.Module, name: str, layer: nn.Module) -> None:
+    """Replace the layer of a name; a network may have a method that is called like its layers."""
+    parent, _, own = name.rpartition(".")
+    dict(network.named_modules())[parent]._modules[own] = layer
