@@ -58,9 +58,8 @@ def split(run: Run, name: str, most: int | None = None) -> Split:
 
     part = data.read(run.prepared(f"{name}.npz"))
     number = run.limit or most or len(part.labels)
-    chosen = np.random.default_rng(run.seed).permutation(len(part.labels))[:number]
-    files = [part.files[place] for place in chosen]
-    return data.Split(part.images[chosen], part.labels[chosen], files)
+    order = np.random.default_rng(run.seed).permutation(len(part.labels))
+    return data.chosen(part, order[:number])
 
 
 def explain(run: Run) -> None:

@@ -39,7 +39,7 @@ TAUGHT = 0.7
 """Share of the loss that is about the teacher's chances; the rest is about the labels."""
 CALIBRATION = 512
 """Training pictures that tell the scales of the activations."""
-CHANGES = ("flip", "shift")
+CHANGES = ("flip", "crop")
 """Of the training pictures, each epoch anew."""
 STUDENT = {"depths": [1, 1, 1], "widths": [16, 32, 64]}
 """The ResNet that the distilled form is."""

@@ -54,7 +54,7 @@ def heat(network: Module, maps: Tensor, chosen: Tensor) -> Tensor:
     A weight is the mean over the map of the logit's gradient (equation 1); what speaks against
     the class is cut off (equation 2); the largest is 1.
     """
-    slope = slopes(network, maps, chosen).reshape(len(maps), maps.shape[1], -1)
+    slope = slopes(network, maps, chosen).reshape(maps.shape[0], maps.shape[1], -1)
     weight = slope.sum(dim=2) / (maps.shape[2] * maps.shape[3])
     found = (weight[:, :, None, None] * maps).sum(dim=1).relu()
     return found / found.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
@@ -80,16 +80,14 @@ def slopes(network: Module, maps: Tensor, chosen: Tensor) -> Tensor:
 
 def dense_layers(network: Module, maps: Tensor) -> tuple[list[Module], list[Tensor]]:
     """Return the layers of a network's head after pooling, and what goes into each."""
+    from .model import VGG, SmallCNN
+
     head = network.fc if hasattr(network, "fc") else network.classifier
     layers = list(head) if hasattr(head, "__iter__") else [head]
-    inputs = next(layer.in_features for layer in layers if hasattr(layer, "in_features"))
-    size = round((inputs / maps.shape[1]) ** 0.5)  # of the map that the head reads
-    pooled = maps
-    if size == 1:
-        pooled = maps.mean(dim=(2, 3))
-    elif hasattr(network, "avgpool"):
-        pooled = network.avgpool(maps)
-    value = pooled.flatten(1)
+    if isinstance(network, VGG):
+        value = network.avgpool(maps).flatten(1)
+    else:
+        value = maps.flatten(1) if isinstance(network, SmallCNN) else maps.mean(dim=(2, 3))
     values = []
     for layer in layers:
         values.append(value)
