@@ -23,6 +23,28 @@ FORMATS = {
     "image/webp": "WEBP",
 }
 MAX_PIXELS = 16_000_000
+SMALL = 2**16
+"""Pixels up to which a picture that was decoded to be checked is kept to be scored."""
+
+
+class Content(bytes):
+    """A picture's bytes and, until it is first asked for, the small picture that they are."""
+
+    picture: Image | None = None
+
+
+def checked(content: bytes, max_pixels: int, types: Sequence[str]) -> bytes:
+    """Return content that `opened` need not decode once more; ValueError as there.
+
+    Only of small pictures, where decoding is a good part of the work: many large ones in memory
+    would be gigabytes.
+    """
+    picture = opened(content, max_pixels, types)
+    if picture.width * picture.height > SMALL:
+        return content
+    kept = Content(content)
+    kept.picture = picture
+    return kept
 
 
 def opened(
@@ -36,6 +58,10 @@ def opened(
     import PIL.Image
     import PIL.ImageOps
 
+    if isinstance(content, Content) and content.picture is not None:
+        found, content.picture = content.picture, None
+        if found.width * found.height <= max_pixels:
+            return found
     formats = [FORMATS[kind] for kind in types]
     try:
         picture = PIL.Image.open(io.BytesIO(content), formats=formats)

@@ -55,9 +55,7 @@ def put_back(tensors: Mapping[str, Tensor], network: Module, optimizer: Optimize
     optimizer.load_state_dict(optimizer.state_dict() | {"state": values})
 
 
-def to_onnx(
-    network: Module, example: Tensor, given: str, found: str | Sequence[str]
-) -> ModelProto:
+def to_onnx(network: Module, example: Tensor, given: str, found: str | Sequence[str]) -> ModelProto:
     """Return a network as an ONNX graph from input ``given`` to the output, or outputs, ``found``.
 
     Any number of rows, which the first axis of each counts; ``example`` is a batch of two or more.

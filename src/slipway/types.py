@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from slipway.images import opened
+from slipway.images import checked
 
 __all__ = [
     "Field",
@@ -101,7 +101,7 @@ class Media:
         if not any(begins_as(kind, content) for kind in self.types):
             raise ValueError(f"content that begins as {' or '.join(self.types)} does")
         if self.max_pixels is not None:
-            opened(content, self.max_pixels, self.types)
+            return checked(content, self.max_pixels, self.types)
         return content
 
 

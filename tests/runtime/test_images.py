@@ -87,6 +87,32 @@ def test_a_field_names_what_is_wrong_with_its_picture() -> None:
     assert whole == Photo(image=whole).image
 
 
+def test_a_small_picture_is_decoded_once_for_the_check_and_the_score(monkeypatch) -> None:
+    content = encoded(Image.new("RGB", (9, 9), (1, 2, 3)))
+    row = Photo(image=content)
+    monkeypatch.setattr(Image, "open", None)  # nothing more is decoded
+    first = images.opened(row.image, 100)
+
+    assert (9, 9) == first.size
+    assert content == row.image
+    monkeypatch.undo()
+    assert row == Photo.model_validate_json(row.model_dump_json())
+    assert (1, 2, 3) == images.opened(row.image, 100).getpixel((0, 0))  # decoded anew
+
+
+def test_a_kept_picture_is_held_to_the_limit_of_who_asks() -> None:
+    row = Photo(image=encoded(Image.new("RGB", (9, 9))))
+
+    with pytest.raises(ValueError, match="80 pixels at most, found 9 x 9"):
+        images.opened(row.image, 80)
+
+
+def test_a_large_picture_is_not_kept_in_memory() -> None:
+    content = encoded(Image.new("1", (images.SMALL, 2)))
+
+    assert images.checked(content, 10**6, ["image/png"]) is content
+
+
 def test_the_schema_says_that_a_picture_may_be_drawn() -> None:
     assert Photo.model_json_schema()["properties"]["image"]["drawn"] is True
 

@@ -406,3 +406,30 @@ def test_a_folder_of_pictures_is_scored_and_each_that_is_none_is_told(
     told = {row["file"]: row["problems"][0]["wanted"] for row in errors}
     assert "10,000 pixels at most, found 200 x 100" in told["bomb.png"]
     assert "begins as image/png or image/jpeg" in told["empty.png"]
+
+
+@pytest.mark.parametrize("way", ["itself", "symbolic link", "other spelling"])
+def test_an_output_that_is_the_input_is_refused(scored, tmp_path, way) -> None:
+    source = jsonl(tmp_path / "in.jsonl", {"text": "see you"})
+    target = source
+    if way == "symbolic link":
+        target = tmp_path / "link.jsonl"
+        target.symlink_to(source)
+    elif way == "other spelling":
+        (tmp_path / "below").mkdir()
+        target = tmp_path / "below" / ".." / "in.jsonl"
+
+    with pytest.raises(click.UsageError, match="OUTPUT is INPUT"):
+        scored(source, target)
+
+
+def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"short")
+    listed = entries(str(tmp_path))
+    path.write_bytes(b"much longer than before")
+    (chunk,) = readers.raw(listed)
+
+    assert b"much longer than before" in chunk.content
+    (chunk,) = readers.raw(listed, longest=10)
+    assert "over 10 bytes; wanted no more" == chunk.wrong
