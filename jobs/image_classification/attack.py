@@ -89,7 +89,7 @@ def fog(images: np.ndarray, severity: int, draw: np.random.Generator) -> np.ndar
     """Lay white clouds over it, smooth noise of several sizes."""
     from scipy.ndimage import zoom
 
-    amount = (0.2, 0.32, 0.44, 0.56, 0.68)[severity - 1]
+    amount = (0.3, 0.45, 0.6, 0.72, 0.85)[severity - 1]
     number, side = images.shape[:2]
     clouds = 0.0
     for cells, weight in ((2, 0.5), (4, 0.3), (8, 0.2)):

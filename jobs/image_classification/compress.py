@@ -162,9 +162,7 @@ def sparse(shop: Workshop, share: float = 0.8) -> ModelProto:
 def distilled(shop: Workshop) -> ModelProto:
     """Teach a small ResNet."""
     torch.manual_seed(shop.seed)
-    student = model.make(
-        "resnet", labels=shop.network.labels, side=shop.network.side, **STUDENT
-    )
+    student = model.make("resnet", labels=shop.network.labels, side=shop.network.side, **STUDENT)
     student.mean.copy_(shop.network.mean)
     student.std.copy_(shop.network.std)
     return graph_of(shop.tuned(student, 4e-3, "distilled", epochs=4 * shop.epochs))

@@ -118,7 +118,13 @@ def overlaid(image: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def heatmap(network: Module, image: np.ndarray, label: int) -> bytes:
     """Return the Grad-CAM of one image (side, side, 3) uint8 for a label, as a PNG."""
-    return drawn(image, grad_cam(network, image[None], [label])[0])
+    import torch
+
+    network.eval()
+    with torch.no_grad():
+        maps = network.features(pixels_of(image[None]))
+        found = heat(network, maps, torch.tensor([label]))
+    return drawn(image, found[0].numpy())
 
 
 def drawn(image: np.ndarray, found: np.ndarray) -> bytes:
@@ -128,7 +134,9 @@ def drawn(image: np.ndarray, found: np.ndarray) -> bytes:
 
     side = max(SHOWN, image.shape[0])
     large = Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
-    smooth = Image.fromarray(found.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(found.astype(np.float32)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
     content = io.BytesIO()
     Image.fromarray(overlaid(np.asarray(large), np.asarray(smooth).clip(0, 1))).save(content, "PNG")
     return content.getvalue()

@@ -57,7 +57,8 @@ def explanations(columns: Mapping[str, Sequence[np.ndarray]], told: Sequence[str
             if image.ndim == 2:  # for and against, around zero
                 most = max(abs(image).max(), 1e-12)
                 scale = {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
-            bare(axes[row, place], image, told[row] if place == 0 else name, **scale)
+            words = told[row] if place == 0 else name if row == 0 else ""
+            bare(axes[row, place], image, words, **scale)
     return figure
 
 
@@ -65,7 +66,8 @@ def feature_maps(image: np.ndarray, found: Mapping[str, np.ndarray]) -> Figure:
     """Draw what convolutions early, in the middle and late make of a picture."""
     width = max(len(maps) for maps in found.values()) + 1
     sizes = [maps.shape[1] for maps in found.values()]
-    title = f"From {sizes[0]} x {sizes[0]} edges to {sizes[-1]} x {sizes[-1]} spots: layers see less detail"
+    edges, spots = (f"{sizes[place]} x {sizes[place]}" for place in (0, -1))
+    title = f"From {edges} edges to {spots} spots: later layers see less detail"
     figure, axes = panels(title, len(found), width, (1.35 * width, 1.6 * len(found) + 0.8))
     for row, (name, maps) in enumerate(found.items()):
         for place in axes[row]:
@@ -77,8 +79,8 @@ def feature_maps(image: np.ndarray, found: Mapping[str, np.ndarray]) -> Figure:
 
 
 def reliability(
-    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], errors: tuple[float, float],
-    temperature: float,
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]],
+    errors: tuple[float, float], temperature: float,
 ) -> Figure:  # fmt: skip
     """Draw accuracy against the winner's chance, without and with the temperature."""
     verb = "cools" if temperature > 1 else "warms"
@@ -108,8 +110,8 @@ def doubts(shares: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figu
     best = max(kept, key=lambda name: sum(kept[name]))
     all_of, most = kept[best][-1], kept[best][0]
     figure, axes = panels(
-        f"Handing doubtful pictures to a person: the surest {shares[0]:.0%} are right in {most:.1%} "
-        f"of cases, all in {all_of:.1%}",
+        f"Handing doubtful pictures to a person: of the surest {shares[0]:.0%} are {most:.1%} right, "
+        f"of all {all_of:.1%}",
         1, 1, (10.5, 5.5),
     )  # fmt: skip
     place = labelled(axes[0, 0], "share of pictures that the network answers (%)", "accuracy (%)")
@@ -123,8 +125,10 @@ def doubts(shares: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figu
     return figure
 
 
-def strangers(known: np.ndarray, strange: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]],
-              score: str) -> Figure:  # fmt: skip
+def strangers(
+    known: np.ndarray, strange: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]],
+    score: str,
+) -> Figure:  # fmt: skip
     """Draw how one score spreads over known and strange pictures, and all scores' areas."""
     import numpy as np
 
@@ -151,7 +155,7 @@ def strangers(known: np.ndarray, strange: Mapping[str, np.ndarray], rows: Sequen
         right.bar_label(bars, fmt="%.2f", fontsize=12, padding=3)
     right.set_yticks(range(len(rows)), [row["pictures"] for row in rows], fontsize=13)
     right.set_xlim(0, 1.12)
-    right.legend(fontsize=12, loc="lower left", framealpha=0.95)
+    right.legend(fontsize=12, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=3, frameon=False)
     return figure
 
 
@@ -162,8 +166,8 @@ def corruptions(found: Mapping[str, Sequence[float]], plain: float) -> Figure:
     ranked = sorted(found, key=lambda kind: -sum(found[kind]))
     values = 100 * np.array([[plain, *found[kind]] for kind in ranked])
     figure, axes = panels(
-        f"{ranked[-1][0].upper()}{ranked[-1][1:]} harms most: {values[-1, -1]:.0f} % right at severity "
-        f"5, {100 * plain:.0f} % untouched",
+        f"{ranked[-1][0].upper()}{ranked[-1][1:]} harms most: {values[-1, -1]:.0f} % right at "
+        f"severity 5, {100 * plain:.0f} % untouched",
         1, 1, (10.5, 6.5),
     )  # fmt: skip
     place = labelled(axes[0, 0], "severity (0: untouched)", "")

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound=nn.Module)
 
-EACH = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Dropout, nn.Identity)
+EACH = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.MaxPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AvgPool2d,
+    nn.Dropout,
+    nn.Identity,
+)
 """Layers that treat each channel alone and have no weights."""
 CALLS = (torch.relu, nn.functional.relu, torch.flatten, "mean", "flatten", "relu")
 MULTIPLE = 8

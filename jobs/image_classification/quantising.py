@@ -125,7 +125,9 @@ class Watched(nn.Module):
             self._see(maps.detach())
         scale = ((self.high - self.low) / 255).clamp_min(1e-8)
         origin = (-self.low / scale).round().clamp(0, 255).int()
-        found: Tensor = self.layer(torch.fake_quantize_per_tensor_affine(maps, scale, origin, 0, 255))
+        found: Tensor = self.layer(
+            torch.fake_quantize_per_tensor_affine(maps, scale, origin, 0, 255)
+        )
         return found
 
     def _see(self, maps: Tensor) -> None:

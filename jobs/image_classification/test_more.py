@@ -9,12 +9,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from click import UsageError
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from jobs.image_classification import (
     attack,
+    commands,
     compress,
     data,
     explain,
@@ -25,8 +27,11 @@ from jobs.image_classification import (
     trust,
     variants,
 )
+from jobs.image_classification.job import job
 from slipway import store
-from slipway.errors import DataUnavailable, DeviceAbsent
+from slipway.errors import DataUnavailable, DeviceAbsent, Stopped
+from slipway.export import export_model
+from slipway.run import Options, Run
 
 LABELS = ["circle", "square", "cross"]
 SIDE = 32
@@ -120,7 +125,9 @@ def test_opacity_is_over_white():
 def test_every_mode_has_the_colours_that_were_meant(mode, kind):
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     picture = (
-        ImageCms.profileToProfile(ramp(), *profiles, outputMode="LAB") if mode == "LAB" else ramp(mode)
+        ImageCms.profileToProfile(ramp(), *profiles, outputMode="LAB")
+        if mode == "LAB"
+        else ramp(mode)
     )
     found = pictures.array(written(picture, kind)).astype(int)
     assert found.shape == (8, 16, 3)
@@ -176,13 +183,12 @@ def test_damaged_files_are_a_picture_or_a_told_error(content, draw):
     damaged = bytearray(content)
     for place, value in changes:
         damaged[place] = value
+    found, told = None, ""
     try:
         found = pictures.array(bytes(damaged[:cut]), max_pixels=100_000)
     except ValueError as error:
-        assert str(error).startswith("a ")
-    else:
-        assert found.dtype == np.uint8
-        assert found.ndim == 3
+        told = str(error)
+    assert told.startswith("a ") or (found.dtype == np.uint8 and found.shape[2:] == (3,))
 
 
 @settings(max_examples=100, deadline=None, database=None)
@@ -206,9 +212,8 @@ def test_channels_that_say_nothing_are_taken_out_and_nothing_changes(family):
         silent += len(quiet)
         with torch.no_grad():
             source.weight[quiet] = 0
-            for name in ("bias",):
-                if source.bias is not None:
-                    source.bias[quiet] = 0
+            if source.bias is not None:
+                source.bias[quiet] = 0
             for name in group.along:
                 layers[name].weight[quiet] = 0
                 if layers[name].bias is not None:
@@ -290,9 +295,9 @@ def test_eight_bits_are_a_small_file_that_two_runs_make_alike(made, learnt, fit)
     sizes = {name: (folder / store.ONNX).stat().st_size for name, folder in folders.items()}
     assert sizes["int8"] < 0.5 * sizes["float32"]  # a toy: the names weigh as much as the weights
     again = compress.of_eight_bits(a_shop(learnt, fit), learnt)
-    assert again.SerializeToString(deterministic=True) == (
-        folders["int8"] / store.ONNX
-    ).read_bytes()
+    assert (
+        again.SerializeToString(deterministic=True) == (folders["int8"] / store.ONNX).read_bytes()
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -402,12 +407,10 @@ def test_grad_cam_points_at_the_square_that_makes_the_class(learnt, test):
     assert inside > 2 * outside
 
 
-def test_grey_where_a_map_points_lowers_the_chance_more_than_grey_at_random(learnt, test):
-    images, labels = test.images[:80], test.labels[:80]
-    maps = explain.grad_cam(learnt, images, labels)
-    noise = np.random.default_rng(0).random(maps.shape)
-    marked = explain.deleted(learnt, images, labels, maps, 0.25).mean()
-    assert marked < explain.deleted(learnt, images, labels, noise, 0.25).mean() - 0.1
+def test_grey_where_a_map_points_lowers_the_chance_more_than_where_another_points(learnt, test):
+    kept, marked, others = commands.pointing(learnt, test)
+    assert marked < others - 0.1
+    assert kept > marked + 0.3
 
 
 def test_a_heat_map_is_a_picture_large_enough_to_look_at(learnt, test):
@@ -537,3 +540,105 @@ def test_training_against_attacks_helps_against_them(learnt, fit, test):
     assert after > before + 0.1
     assert attack.accuracy(hard, part.images, part.labels) > 0.85
     assert np.abs(shown.astype(int) - part.images).max() <= 9
+
+
+# The verbs
+
+
+@pytest.fixture(scope="module")
+def ready(learnt, fit, test, tmp_path_factory):
+    """An artifacts folder as after train, and how to run one of the verbs in it."""
+    out = tmp_path_factory.mktemp("artifacts")
+    (out / "data").mkdir()
+    for name, part in (("train", fit), ("validation", test), ("test", test)):
+        data.write(out / "data" / f"{name}.npz", part)
+    store.save(learnt, out / "model")
+    store.save(network("small_cnn", seed=1), out / "members" / "1")
+
+    def run(verb, limit=60, **given):
+        found = Run(job.spec, out, verb, Options(epochs=1, limit=limit))
+        job.commands[verb](found, **given)
+        found.finish()
+        return found
+
+    return run
+
+
+def figures(run):
+    return {piece["name"].partition("-")[2] for piece in run.pieces if piece["kind"] == "figure"}
+
+
+def test_all_verbs_are_the_jobs():
+    wanted = {"explain", "compress", "variants", "uncertainty", "robustness", "adv-train"}
+    assert wanted <= job.commands.keys()
+
+
+def test_explain_draws_what_the_network_sees(ready, capsys):
+    pytest.importorskip("captum")
+    run = ready("explain", limit=30)
+    assert {"maps", "feature-maps"} == figures(run)
+    assert run.metrics["chance_without_marked"] < run.metrics["chance_plain"]
+    assert "explain-maps.png" in capsys.readouterr().out
+
+
+def test_uncertainty_measures_calibration_doubt_and_strangers(ready):
+    run = ready("uncertainty", limit=None)
+    assert {"calibration", "doubt", "strangers"} == figures(run)
+    assert run.metrics["calibration_error"] < 0.05
+    assert {"dropout_accuracy", "ensemble_accuracy", "auroc_digits_energy"} <= run.metrics.keys()
+
+
+def test_robustness_harms_by_chance_and_on_purpose(ready):
+    run = ready("robustness", limit=40)
+    assert {"corruptions", "harms", "attacks", "attacked"} == figures(run)
+    assert run.metrics["pgd_8_accuracy"] < run.metrics["accuracy_untouched"]
+    assert run.metrics["accuracy_corrupted"] <= run.metrics["accuracy_untouched"]
+
+
+def test_a_form_is_made_compared_and_served(ready, capsys, monkeypatch):
+    monkeypatch.setattr(variants, "ROUND_SECONDS", 0.002)
+    ready("compress", limit=120)
+    run = ready("variants", limit=None, backend="cpu", threads=1)
+    rows = json.loads((run.out / "variants" / "table.json").read_text("utf-8"))
+    assert {variants.EAGER, *compress.NAMES} == {row["variant"] for row in rows}
+    assert run.metrics["int8_accuracy"] > run.metrics["float32_accuracy"] - 0.05
+    told = capsys.readouterr().out
+    assert "file of float over eight bits" in told
+    assert "p50 (ms), batch 1" in told
+    assert "rows" in export_model(job, run.out, {"variant": "int8"})
+    assert "exported" == job.chosen_form(run.out / "model", "auto")
+    row = job.row(image=written(Image.fromarray(squares(1).images[0]), "PNG"), explain=True)
+    (answer,) = job.answers(job.load(run.out / "model", "exported"), [row])
+    assert answer.label in LABELS
+    assert answer.heatmap is None  # eight bits draw no map
+    assert "rows" in export_model(job, run.out)
+    (answer,) = job.answers(job.load(run.out / "model", "exported"), [row])
+    (trained,) = job.answers(job.load(run.out / "model"), [row])
+    assert (answer.label, answer.heatmap) == (trained.label, trained.heatmap)
+    with pytest.raises(UsageError, match="--variant int4: run compress first"):
+        export_model(job, run.out, {"variant": "int4"})
+
+
+def test_forms_that_were_made_before_a_stop_are_not_made_again(ready, monkeypatch):
+    made = []
+    recipes = {name: lambda shop, name=name: made.append(name) or compress.graph_of(shop.network)
+               for name in compress.NAMES}  # fmt: skip
+    monkeypatch.setattr(compress, "RECIPES", recipes)
+    kept = Run.checkpoint
+
+    def stop_after_two(run, state, tensors=None):
+        run.stopping = len(state["made"]) == 2 and len(made) == 2  # as SIGTERM sets it
+        kept(run, state, tensors)
+
+    monkeypatch.setattr(Run, "checkpoint", stop_after_two)
+    with pytest.raises(Stopped):
+        ready("compress")
+    ready("compress")
+    assert sorted(made) == sorted(compress.NAMES)
+
+
+def test_adv_train_keeps_a_hardened_copy_beside_the_model(ready):
+    run = ready("adv-train", limit=40)
+    assert {"attacks", "attacked"} == figures(run)
+    hard = job.load(run.out / "hardened")
+    assert hard.labels == LABELS

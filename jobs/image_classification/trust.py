@@ -88,7 +88,9 @@ def logits_of(network: Module, images: np.ndarray) -> np.ndarray:
         return np.concatenate([network(explain.pixels_of(part)).numpy() for part in parts])
 
 
-def with_dropout(network: Module, images: np.ndarray, seed: int, passes: int = PASSES) -> np.ndarray:
+def with_dropout(
+    network: Module, images: np.ndarray, seed: int, passes: int = PASSES
+) -> np.ndarray:
     """Return chances (passes, n, k) with dropout left on and all else as in use."""
     import numpy as np
     import torch
