@@ -12,6 +12,7 @@ Source:  the binary version of CIFAR-10, Krizhevsky, cs.toronto.edu/~kriz/cifar.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import tarfile
@@ -37,7 +38,7 @@ LARGEST_FILE = 64 * 2**20
 """Bytes of one picture's file."""
 MOST_FILES = 2_000_000
 LARGEST_UNPACKED = 64 * 2**30
-LARGEST_SIDE = 96
+LARGEST_SIDE = 64
 """Of the pictures that networks see, unless --side says more."""
 HELD_OUT, CHOSEN_BY = 0.2, 0.1
 """Shares held out where a source has no such part, and kept apart to choose by."""
@@ -212,6 +213,15 @@ def fitted(image: np.ndarray, side: int) -> np.ndarray:
            (left + side) * width / size[0], (top + side) * height / size[1])  # fmt: skip
     found = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC, box=box)
     return np.asarray(found)
+
+
+def as_png(image: np.ndarray) -> bytes:
+    """Return a picture (h, w, 3) uint8 as the bytes of a file."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return content.getvalue()
 
 
 def stacked(rows: Sequence[tuple[np.ndarray, int, str]], side: int) -> Split:

@@ -91,12 +91,15 @@ def fit(
     run: Run,
     state: dict[str, Any] | None = None,
     keep: Keep | None = None,
+    seed: int | None = None,
 ) -> list[dict[str, float]]:
     """Train a network in place and return its curve, an entry an epoch.
 
-    ``state`` is what ``keep`` was last given of this training, with its tensors as ``tensors``.
+    ``state`` is what ``keep`` was last given of this training, with its tensors as ``tensors``;
+    ``seed`` is the run's own unless another is given.
     """
     course = Course(network, fit, validation, settings, run, keep or run.checkpoint)
+    course.seed = run.seed if seed is None else seed
     course.put_back(state or {})
     while not course.finished:
         course.epoch()
@@ -113,7 +116,8 @@ class Course:
     ) -> None:  # fmt: skip
         networks.settle(run)
         self.run, self.settings, self.keep, self.validation = run, settings, keep, validation
-        self.team = Team()
+        self.team, self.seed = Team(), run.seed
+        torch.set_num_threads(max(1, torch.get_num_threads() // self.team.size))
         self.device = self.team.meet(run.device)
         self.network = network.to(self.device)
         freeze(network, settings.tuned)
@@ -165,8 +169,8 @@ class Course:
 
     def epoch(self) -> None:
         """Go through the training pictures once, from the step where it stopped before."""
-        number, seed = len(self.curve), self.run.seed
-        draw = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        number = len(self.curve)
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         order = imbalance.order(self.labels, self.settings.balance, draw)
         batches = order.tensor_split(max(1, len(order) // self.settings.batch))
         label = f"epoch {number + 1} of {self.settings.epochs}"
@@ -187,7 +191,7 @@ class Course:
 
     def one_step(self, chosen: Tensor, factor: float, epoch: int) -> None:
         """Take one step down the gradient of a batch, at a share of the highest rate."""
-        number = (self.run.seed * 10_007 + epoch) * 100_003 + self.step
+        number = (self.seed * 10_007 + epoch) * 100_003 + self.step
         torch.manual_seed(number)  # of dropout
         draw = torch.Generator(self.device).manual_seed(number * 64 + self.team.rank)
         for group in self.optimizer.param_groups:
