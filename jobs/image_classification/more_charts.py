@@ -110,8 +110,8 @@ def doubts(shares: Sequence[float], kept: Mapping[str, Sequence[float]]) -> Figu
     best = max(kept, key=lambda name: sum(kept[name]))
     all_of, most = kept[best][-1], kept[best][0]
     figure, axes = panels(
-        f"Handing doubtful pictures to a person: of the surest {shares[0]:.0%} are {most:.1%} right, "
-        f"of all {all_of:.1%}",
+        f"Handing doubtful pictures to a person: of the surest {shares[0]:.0%} {most:.1%} are "
+        f"right, of all {all_of:.1%}",
         1, 1, (10.5, 5.5),
     )  # fmt: skip
     place = labelled(axes[0, 0], "share of pictures that the network answers (%)", "accuracy (%)")
