@@ -244,7 +244,10 @@ class Verdict(Output):
     probability: float = Field(ge=0, le=1)
     probabilities: dict[str, float]
     unfamiliar: float | None = None
-    heatmap: str | None = None
+    heatmap: str | None = Field(
+        default=None,
+        json_schema_extra={"contentMediaType": "image/png", "contentEncoding": "base64"},
+    )
 
 
 def arrays(rows: list[Picture], side: int) -> np.ndarray:
