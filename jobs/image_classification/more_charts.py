@@ -213,19 +213,22 @@ def variants(rows: Sequence[Mapping[str, Any]]) -> Figure:
     fastest = min(rows, key=lambda row: row[latency])
     slowest = max(rows, key=lambda row: row[latency])
     figure, axes = panels(
-        f"{fastest['variant']} answers {slowest[latency] / fastest[latency]:.1f} times as fast as "
-        f"{slowest['variant']}, {100 * (slowest['accuracy'] - fastest['accuracy']):.1f} points of "
-        "accuracy lower",
+        f"{fastest['variant'].capitalize()} is {slowest[latency] / fastest[latency]:.1f} times as "
+        f"fast as {slowest['variant']}, and right "
+        f"{100 * (slowest['accuracy'] - fastest['accuracy']):.1f} points less often",
         1, 1, (11, 6),
     )  # fmt: skip
     place = labelled(axes[0, 0], "time of one picture, median (ms), logarithmic", "accuracy (%)")
     place.set_xscale("log")
-    for row, mark in zip(rows, MARKS * 3, strict=False):
+    colours = (GREY, BLUE, AMBER, TEAL)
+    for number, row in enumerate(rows):
         size = f", {row['file (kB)']:,.0f} kB" if row["file (kB)"] else ""
-        place.plot(row[latency], 100 * row["accuracy"], mark, markersize=13, color=BLUE, alpha=0.8)
-        place.annotate(f"{row['variant']}{size}", (row[latency], 100 * row["accuracy"]),
-                       xytext=(10, 7), textcoords="offset points", fontsize=13)  # fmt: skip
-    place.margins(0.25, 0.2)
+        mark, colour = MARKS[number % len(MARKS)], colours[number % len(colours)]
+        place.plot(row[latency], 100 * row["accuracy"], mark, markersize=14, color=colour, ls="",
+                   label=row["variant"] + size)  # fmt: skip
+    place.margins(0.15, 0.15)
+    place.tick_params(which="minor", labelsize=13)
     place.xaxis.set_major_formatter("{x:g}")
     place.xaxis.set_minor_formatter("{x:.2g}")
+    figure.legend(loc="outside right center", fontsize=14)
     return figure
