@@ -571,7 +571,8 @@ def seen(heatmap):
 
 
 def figures(run):
-    return {piece["name"].partition("-")[2] for piece in run.pieces if piece["kind"] == "figure"}
+    drawn = (piece["name"] for piece in run.pieces if piece["kind"] == "figure")
+    return {name.removeprefix(f"{run.verb}-") for name in drawn}
 
 
 def test_all_verbs_are_the_jobs():
