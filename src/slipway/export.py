@@ -123,7 +123,8 @@ def _prove(job: Job, out: Path, model: Any, lossy: Lossy | None) -> str:
     with written(out / "model" / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     if lossy:
-        return f"gives the trained model's answer to {judged['alike']:.1%} of {len(rows)} held-out rows"
+        share = judged["alike"]
+        return f"gives the trained model's answer to {share:.1%} of {len(rows)} held-out rows"
     farthest = judged["largest_difference"]
     return f"answers like the trained model on {len(rows)} held-out rows, to {farthest:.1e}"
 
