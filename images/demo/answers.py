@@ -38,8 +38,8 @@ def shown(answer: Mapping[str, Any], schema: Schema) -> str:
         shares = _shares(name, value, entry, properties.get(verdict, {}).get("enum", ()))
         if shares:
             charts[name] = shares
-        elif _media_type(entry) and value:
-            files.append(_figure(name, value, entry))
+        elif _media_type(entry):  # a file that was not asked for is not there
+            files += [_figure(name, value, entry)] if value else []
         elif name != verdict:
             rest.append((_title(name, entry), _cell(value, entry)))
     head = _head(answer[verdict], properties.get(verdict, {}), charts) if verdict else ""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 
 FOLDER, RECORD = "export", "export.json"
 BATCH = 256
+
+
+@dataclass(frozen=True)
+class Lossy:
+    """What ``@job.export`` returns of a form that is knowingly not the same, of eight bits say.
+
+    At least ``share`` of the held-out rows must be answered alike, floats aside.
+    """
+
+    share: float
 
 
 @dataclass(frozen=True)
@@ -56,18 +67,20 @@ def check_proof(job: Job, folder: Path) -> None:
             )
 
 
-def export_model(job: Job, out: Path) -> str:
+def export_model(job: Job, out: Path, given: Mapping[str, Any] | None = None) -> str:
     """Write ``out/model/export`` and return what was written and how it was checked, as lines.
 
-    Raises InputInvalid when the model has no ONNX form, and BarMissed when its answers differ.
+    ``given`` are options of the job's own export function. Raises InputInvalid when the model has
+    no ONNX form, and BarMissed when its answers differ.
     """
     folder = out / "model" / FOLDER
     (out / "model" / RECORD).unlink(missing_ok=True)
     model = job.load(out / "model")
     folder.mkdir(exist_ok=True)
-    told = job.exporter(model, folder) if job.exporter else _to_onnx(job, model, folder)
+    exporter = job.exporter or partial(_to_onnx, job)
+    told = exporter(model, folder, **(given or {}))
     if job.exported_scorer:
-        told = _prove(job, out, model)
+        told = _prove(job, out, model, told if isinstance(told, Lossy) else None)
     sizes = [
         f"{path.relative_to(out)} {path.stat().st_size / 1e6:.2f} MB"
         for path in sorted(folder.iterdir())
@@ -98,26 +111,44 @@ def apart(one: Any, other: Any) -> float:
     return 0.0 if one == other else math.inf
 
 
-def _prove(job: Job, out: Path, model: Any) -> str:
+def _prove(job: Job, out: Path, model: Any, lossy: Lossy | None) -> str:
     """Compare both forms on the held-out rows and record the result."""
     if job.held_out_rows is None:
         raise InputInvalid(f"job {job.spec.name}: @job.exported needs the rows of @job.held_out")
     rows = list(job.held_out_rows(Run(job.spec, out, "export")))
     exported = Exported(store.load(out / "model" / FOLDER))
-    farthest = max(_differences(job, model, exported, rows), default=math.inf)
-    if not farthest <= job.tolerance:
-        raise BarMissed(
-            f"the exported model and the trained one differ by {farthest:.1e} on {len(rows)} "
-            f"held-out rows; wanted {job.tolerance:.0e} at most"
-        )
-    record = subject(job, out / "model") | {
-        "rows": len(rows),
-        "largest_difference": farthest,
-        "tolerance": job.tolerance,
-    }
+    found = list(_differences(job, model, exported, rows))
+    judged = _agreement(found, lossy) if lossy else _nearness(found, job.tolerance)
+    record = subject(job, out / "model") | {"rows": len(rows)} | judged
     with written(out / "model" / RECORD) as part:
         part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    if lossy:
+        share = judged["alike"]
+        return f"gives the trained model's answer to {share:.1%} of {len(rows)} held-out rows"
+    farthest = judged["largest_difference"]
     return f"answers like the trained model on {len(rows)} held-out rows, to {farthest:.1e}"
+
+
+def _nearness(found: list[float], tolerance: float) -> dict[str, float]:
+    """Return the largest difference; BarMissed where it is more than a rounding's."""
+    farthest = max(found, default=math.inf)
+    if not farthest <= tolerance:
+        raise BarMissed(
+            f"the exported model and the trained one differ by {farthest:.1e} on {len(found)} "
+            f"held-out rows; wanted {tolerance:.0e} at most"
+        )
+    return {"largest_difference": farthest, "tolerance": tolerance}
+
+
+def _agreement(found: list[float], lossy: Lossy) -> dict[str, float]:
+    """Return the share of rows answered alike, floats aside; BarMissed where it is too small."""
+    alike = sum(map(math.isfinite, found)) / max(len(found), 1)
+    if alike < lossy.share:
+        raise BarMissed(
+            f"the exported model gives the trained one's answer to {alike:.1%} of {len(found)} "
+            f"held-out rows; wanted {lossy.share:.0%}"
+        )
+    return {"alike": alike, "wanted": lossy.share}
 
 
 def _differences(job: Job, model: Any, exported: Exported, rows: list[Any]) -> Iterator[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,22 +55,23 @@ def put_back(tensors: Mapping[str, Tensor], network: Module, optimizer: Optimize
     optimizer.load_state_dict(optimizer.state_dict() | {"state": values})
 
 
-def to_onnx(network: Module, example: Tensor, given: str, found: str) -> ModelProto:
-    """Return a network as an ONNX graph from input ``given`` to output ``found``.
+def to_onnx(network: Module, example: Tensor, given: str, found: str | Sequence[str]) -> ModelProto:
+    """Return a network as an ONNX graph from input ``given`` to the output, or outputs, ``found``.
 
-    Any number of rows, which the first axis of both counts; ``example`` is a batch of two or more.
+    Any number of rows, which the first axis of each counts; ``example`` is a batch of two or more.
     Equal networks give equal graphs. PyTorch's newer exporter wants onnxscript in the image, takes
     ten times as long and writes the paths of this machine into the graph.
     """
     import onnx
     import torch
 
-    rows: dict[str, Any] = {name: {0: "rows"} for name in (given, found)}
+    outputs = [found] if isinstance(found, str) else list(found)
+    rows: dict[str, Any] = {name: {0: "rows"} for name in (given, *outputs)}
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the exporter's of itself
         torch.onnx.export(
             network.eval(), (example,), content, dynamo=False, opset_version=OPSET,
-            input_names=[given], output_names=[found], dynamic_axes=rows,
+            input_names=[given], output_names=outputs, dynamic_axes=rows,
         )  # fmt: skip
     return onnx.load_from_string(content.getvalue())

@@ -315,12 +315,13 @@ def shown_path(path: Path, out: Path) -> str:
 def _export(job: Job) -> click.Command:
     @click.command("export")
     @OUT
-    def export(out: Path) -> None:
+    def export(out: Path, **given: Any) -> None:
         """Write the model as ONNX beside a check that it gives the same answers."""
         from slipway.export import export_model
 
-        click.echo(export_model(job, out))
+        click.echo(export_model(job, out, given))
 
+    export.params = _options([job.exporter] if job.exporter else []) + export.params
     return export
 
 

@@ -480,3 +480,18 @@ def test_a_file_is_scored_in_requests_and_a_bad_row_keeps_its_reason(
 def test_a_file_that_cannot_be_scored_is_told(content: bytes, reason: str) -> None:
     with pytest.raises(NotAValue, match=reason):
         files.read(content, described(document(SMALL)))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_picture_that_may_be_absent_is_shown_where_it_is_there(there) -> None:
+    media = {"type": "string", "contentMediaType": "image/png"}
+    schema = {"properties": {"label": {"type": "string"}, "map": media}}
+    buffer = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+
+    html = answers.shown({"label": "cat", "map": picture if there else None}, schema)
+
+    assert there == ('<img src="data:image/png;base64,' in html)
+    assert there == ("map" in html)
+    assert "none" not in html

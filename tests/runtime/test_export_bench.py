@@ -180,6 +180,56 @@ def test_an_export_that_differs_is_not_used(exportable) -> None:
     assert not (exportable.out / "model" / "export.json").exists()
 
 
+LOSSY = """
+
+from slipway.export import Lossy
+
+exactly = export
+
+
+@job.export
+@click.option("--share", default=1.0, help="Rows that must be answered alike.")
+@click.option("--wrong", default=0, help="Answers to turn round.")
+def export_some(model, folder, share: float = 1.0, wrong: int = 0) -> Lossy:
+    exactly(model, folder)
+    (folder / "wrong.txt").write_text(str(wrong))
+    return Lossy(share)
+
+
+@job.exported
+def score_badly(session, rows: list[Message]) -> list[Verdict]:
+    from pathlib import Path
+
+    wrong = int(Path(job.wrong_at, "wrong.txt").read_text())
+    found = score_exported(session, rows)
+    return [
+        Verdict(prediction=answer.prediction ^ (place < wrong), propensity=answer.propensity / 2)
+        for place, answer in enumerate(found)
+    ]
+"""
+
+
+@pytest.mark.parametrize(("wrong", "wanted"), [(0, "100.0%"), (3, "90.0%")])
+def test_a_lossy_form_is_proven_by_the_answers_that_it_shares(exportable, wrong, wanted) -> None:
+    folder = exportable.out / "model"
+    path = exportable.folder / "job.py"
+    at = f"job.wrong_at = {str(folder / 'export')!r}\n"
+    path.write_text(path.read_text("utf-8") + LOSSY + at, "utf-8")
+    code, out, _ = exportable(
+        "export", "--share", "0.9", "--wrong", str(wrong), "--out", str(exportable.out)
+    )
+    record = json.loads((folder / "export.json").read_text("utf-8"))
+
+    assert 0 == code
+    assert f"gives the trained model's answer to {wanted} of 30 held-out rows" in out
+    assert (1 - wrong / 30, 0.9) == (record["alike"], record["wanted"])
+    assert "exported" == exportable.job.form(exportable.job.load(folder, "auto"))
+    code, _, err = exportable("export", "--wrong", "3", "--out", str(exportable.out))
+    assert 3 == code
+    assert "answer to 90.0% of 30 held-out rows; wanted 100%" in err
+    assert not (folder / "export.json").exists()
+
+
 def test_without_held_out_rows_nothing_is_proven(exportable) -> None:
     job = exportable.job
     job.held_out(lambda run: [])

@@ -4,17 +4,22 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Annotated, Any
 
 import click
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from slipway.errors import InputInvalid
+from slipway.images import opened
+from slipway.job import Job
 from slipway.scoring import readers, rows, writers
 from slipway.scoring.score import Wishes, score_file
 from slipway.scoring.shards import INDEX_VARIABLES, Share, parse_shard
 from slipway.scoring.stores import entries
+from slipway.types import Content, Input, Media, Output
 
 
 @pytest.fixture
@@ -364,3 +369,89 @@ def test_no_csv_crashes_the_reader(toy, tmp_path, chunks) -> None:
 
     assert len(numbers) == len(set(numbers))
     assert all(number > 1 for number in numbers)
+
+
+class Picture(Input):
+    """A picture and whether it shall be turned; only the picture is required."""
+
+    max_bytes = 5000
+    image: Annotated[
+        Content,
+        Media("image/png", "image/jpeg", reader=lambda content: opened(content, 10_000)),
+    ]
+    turned: bool = False
+
+
+class Size(Output):
+    """What the picture measures."""
+
+    width: int
+
+
+def width_of(_: Any, rows: list[Picture]) -> list[Size]:
+    return [Size(width=row.image.read.width) for row in rows]
+
+
+def png(width: int, height: int = 1) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (width, height), (9, 9, 9)).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_of_pictures_is_scored_and_each_that_is_none_is_told(
+    toy, finished_run, tmp_path, workers
+) -> None:
+    pictures = Job(toy.job.spec)
+    pictures.score(width_of)
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    whole = png(40)
+    contents = {
+        "a.png": png(3), "below/b.png": png(5), "bomb.png": png(200, 100), "empty.png": b"",
+        "labels.csv": b"a.png,3\n", "long.png": b"x" * 5001, "text.png": b"no picture",
+        "truncated.png": whole[: len(whole) // 2], "z.png": whole,
+    }  # fmt: skip
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    target = tmp_path / "out.jsonl"
+
+    wishes = Wishes(None, 2, workers, None)
+    score_file(pictures, finished_run / "out" / "model", str(folder), str(target), wishes)
+
+    scored = [("a.png", 3), ("below/b.png", 5), ("z.png", 40)]
+    assert scored == [(row["file"], row["width"]) for row in lines(target)]
+    errors = lines(tmp_path / "out.errors.jsonl")
+    assert sorted(contents.keys() - {name for name, _ in scored}) == sorted(
+        row["file"] for row in errors
+    )
+    told = {row["file"]: row["problems"][0]["wanted"] for row in errors}
+    assert "10,000 pixels at most, found 200 x 100" in told["bomb.png"]
+    assert "begins as image/png or image/jpeg" in told["empty.png"]
+
+
+@pytest.mark.parametrize("way", ["itself", "symbolic link", "other spelling"])
+def test_an_output_that_is_the_input_is_refused(scored, tmp_path, way) -> None:
+    source = jsonl(tmp_path / "in.jsonl", {"text": "see you"})
+    target = source
+    if way == "symbolic link":
+        target = tmp_path / "link.jsonl"
+        target.symlink_to(source)
+    elif way == "other spelling":
+        (tmp_path / "below").mkdir()
+        target = tmp_path / "below" / ".." / "in.jsonl"
+
+    with pytest.raises(click.UsageError, match="OUTPUT is INPUT"):
+        scored(source, target)
+
+
+def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"short")
+    listed = entries(str(tmp_path))
+    path.write_bytes(b"much longer than before")
+    (chunk,) = readers.raw(listed)
+
+    assert b"much longer than before" in chunk.content
+    (chunk,) = readers.raw(listed, longest=10)
+    assert "over 10 bytes; wanted no more" == chunk.wrong

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -168,10 +169,11 @@ def require_other(target: str, files: Sequence[Entry]) -> None:
     """Raise UsageError where an output would replace its input."""
     from pathlib import Path
 
+    there = Path(target).stat() if is_local(target) and Path(target).exists() else None
     for entry in files:
         same = entry.address == target
-        if is_local(target) and is_local(entry.address):
-            same = Path(entry.address).resolve() == Path(target).resolve()
+        if there and is_local(entry.address):  # an output that is not there replaces nothing
+            same = os.path.samestat(there, Path(entry.address).stat())
         if same:
             raise click.UsageError(f"{target}: OUTPUT is INPUT; wanted another file")
 

@@ -87,7 +87,9 @@ def raw(files: list[Entry], longest: int = LONGEST) -> Iterator[Chunk]:
     contents: list[bytes] = []
     for number, entry in enumerate(files, start=1):
         with open_input(entry.address) as file:
-            content = file.read(longest + 1)
+            # No more at once than it holds: Python first finds room for all that is asked for.
+            content = file.read(min(entry.size, longest) + 1)
+            content += file.read(longest + 1 - len(content)) if len(content) > entry.size else b""
         if len(content) > longest:
             wrong = f"over {longest} bytes; wanted no more"
             yield Chunk("raw", entry.name, 1, b"", wrong=wrong, done=number)

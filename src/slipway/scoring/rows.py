@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from slipway.scoring.readers import LONGEST, Chunk, csv_lines
-from slipway.types import Problem, known_fields, problems
+from slipway.types import Problem, known_fields, media_fields, problems
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -43,22 +43,26 @@ def longest_line(job: Job) -> int:
 
 
 def file_row(job: Job, content: bytes) -> Row:
-    """Return the row that a raw file is: its text, where the type has one field and that is text.
-
-    Types for images and sound come in here. Raises ValueError where the file is no such row.
-    """
-    name = text_field(job)
+    """Return the row that a raw file is; ValueError where it is text and the bytes are none."""
+    name = raw_field(job)
+    if name in media_fields(job.row):
+        return {name: content}
     try:
         return {name: content.decode("utf-8-sig")}
     except UnicodeDecodeError as error:
         raise ValueError(f"bytes that are no UTF-8 ({error.reason} at {error.start})") from None
 
 
-def text_field(job: Job) -> str:
-    """Return the one field of text that a raw file can be; nothing where the type has none."""
+def raw_field(job: Job) -> str:
+    """Return the field that a raw file fills: the only required one, if it is text or media.
+
+    Nothing where the type has none such.
+    """
     needed = [name for name, required in columns(job).items() if required]
-    text = len(needed) == 1 and job.row.model_fields[needed[0]].annotation is str
-    return needed[0] if text else ""
+    if len(needed) != 1:
+        return ""
+    text = job.row.model_fields[needed[0]].annotation is str
+    return needed[0] if text or needed[0] in media_fields(job.row) else ""
 
 
 class Checker:

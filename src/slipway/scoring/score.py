@@ -25,6 +25,7 @@ from slipway.scoring.readers import Chunk, format_of
 from slipway.scoring.shards import Shard, Share, parse_shard, shares
 from slipway.scoring.stores import Entry, entries
 from slipway.scoring.writers import Sink, encoder
+from slipway.types import media_fields
 
 if TYPE_CHECKING:
     from slipway.job import Job
@@ -160,7 +161,9 @@ def find_input(job: Job, source: str, shard: Shard) -> Input:
         raise click.UsageError(f"{source}: {wanted}")
     files = entries(source)
     formats = {format_of(entry.name or entry.address) for entry in files}
-    if formats == {""} and rows.text_field(job) and files[0].name:
+    # Among pictures a table is a file like any other that is no picture: a line of the errors.
+    mixed = rows.raw_field(job) in media_fields(job.row)
+    if "" in formats and (mixed or formats == {""}) and rows.raw_field(job) and files[0].name:
         return Input(source, files, shares(files, shard, whole=True), "raw")
     if "" in formats:
         odd = next(entry for entry in files if not format_of(entry.name or entry.address))
