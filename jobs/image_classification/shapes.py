@@ -45,7 +45,8 @@ def heart() -> Points:
 
 def moon() -> Points:
     """Return the outline of a crescent."""
-    outer = [(math.cos(t), math.sin(t)) for t in (math.pi * (0.3 + 1.4 * k / 24) for k in range(25))]
+    outer = [(math.cos(t), math.sin(t))
+             for t in (math.pi * (0.3 + 1.4 * k / 24) for k in range(25))]  # fmt: skip
     inner = [(0.35 + 0.75 * math.cos(t), 0.8 * math.sin(t))
              for t in (math.pi * (1.65 - 1.3 * k / 24) for k in range(25))]  # fmt: skip
     return outer + inner
