@@ -4,8 +4,8 @@ Each picture of a batch is changed in its own way, by one generator, so that equ
 batches. Turning, zooming and moving are one sampling of the picture, not three.
 
 Data:    batches (n, 3, h, w), uint8 or float32 in [0, 1].
-Source:  cutout: DeVries and Taylor, arXiv 1708.04552. Mixup: Zhang et al., ICLR 2018. CutMix: Yun et
-         al., ICCV 2019. Random crops of a padded picture: He et al., CVPR 2016.
+Source:  cutout: DeVries and Taylor, arXiv 1708.04552. Mixup: Zhang et al., ICLR 2018. CutMix: Yun
+         et al., ICCV 2019. Random crops of a padded picture: He et al., CVPR 2016.
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ def confusion(labels: np.ndarray, called: np.ndarray, names: Sequence[str]) -> F
     counts = np.bincount(labels * number + called, minlength=number**2).reshape(number, number)
     wrong = counts - np.diag(counts.diagonal())
     row, column = divmod(int(wrong.argmax()), number)
-    title = f"{wrong.sum()} errors; most often, {wrong.max()} times, {names[row]} is called\n{names[column]}"
+    title = (f"{wrong.sum()} errors; most often, {wrong.max()} times,\n{names[row]} is called "
+             f"{names[column]}")  # fmt: skip
     figure, (axes,) = sheet(title, size=(3.5 + 0.62 * number, 3.3 + 0.58 * number))
     named(axes, "called", "is").imshow(wrong, cmap="Oranges", vmin=0)
     if number <= 20:
@@ -135,25 +136,23 @@ def operating(labels: np.ndarray, chances: np.ndarray, names: Sequence[str], row
 
     ranked = sorted((row for row in rows if "PR-AUC" in row), key=lambda row: row["PR-AUC"])
     worst, best = ranked[0]["class"], ranked[-1]["class"]
-    title = (f"At half of its pictures found, {worst} is still confused with others;\n"
-             f"{best} hardly")  # fmt: skip
-    known = [row["class"] for row in ranked]
     half = {}
     figure, (left, right) = sheet("", 2, (12, 6))
-    for name in known:
+    for name in (row["class"] for row in ranked):
         mine = labels == names.index(name)
         values = chances[:, names.index(name)]
         false, true, _ = roc_curve(mine, values)
         precision, recall, _ = precision_recall_curve(mine, values)
         half[name] = float(precision[recall >= 0.5].max())
-        colour, width = (FIRE, 3) if name == worst else (INK, 3) if name == best else ("#c9ced6", 1.2)
-        label, order = (name, 3) if name in (worst, best) else (None, 1)
-        kept = {"color": colour, "lw": width, "label": label, "zorder": order,
-                "ls": "--" if name == worst else "-"}  # fmt: skip
+        kept: dict[str, Any] = {"color": "#c9ced6", "lw": 1.2, "zorder": 1}
+        if name in (worst, best):
+            kept = {"color": INK, "lw": 3, "zorder": 3, "label": name}
+        if name == worst:
+            kept |= {"color": FIRE, "ls": "--"}
         left.plot(recall, precision, **kept)
         right.plot(false, true, **kept)
-    title = (f"Thresholds that find half of a class: {half[worst]:.0%} of what is called {worst} is "
-             f"right,\n{half[best]:.0%} of what is called {best}")  # fmt: skip
+    title = (f"When half of a class is found, {half[worst]:.0%} of what is called {worst} is right,"
+             f"\nand {half[best]:.0%} of what is called {best}")  # fmt: skip
     figure.suptitle(title, fontsize=17, x=0.01, ha="left")
     named(left, "recall", "precision").legend(fontsize=13, loc="lower left")
     named(right, "share of other pictures called so", "recall")

@@ -3,10 +3,10 @@
 A source brings pictures with a class each, and perhaps a held-out part of its own. What cannot
 be read is listed and counted, never left out in silence. Nothing is unpacked to disk.
 
-Data:    a folder or zip with a folder for each class (below ``train`` and ``test`` or ``val``, where
-         it has such parts); CIFAR-10 as binary batches; MNIST's idx files.
-Source:  the binary version of CIFAR-10, Krizhevsky, cs.toronto.edu/~kriz/cifar.html; the idx format,
-         LeCun, Cortes and Burges, yann.lecun.com/exdb/mnist.
+Data:    a folder or zip with a folder for each class (below ``train`` and ``test`` or ``val``,
+         where it has such parts); CIFAR-10 as binary batches; MNIST's idx files.
+Source:  the binary version of CIFAR-10, Krizhevsky, cs.toronto.edu/~kriz/cifar.html; the idx
+         format, LeCun, Cortes and Burges, yann.lecun.com/exdb/mnist.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ LARGEST_SIDE = 64
 HELD_OUT, CHOSEN_BY = 0.2, 0.1
 """Shares held out where a source has no such part, and kept apart to choose by."""
 CIFAR_SIDE = 32
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+"""What zipfile raises for a damaged, an encrypted and a strangely packed file."""
 
 
 class Split(NamedTuple):
@@ -124,7 +126,7 @@ def zipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], byte
         try:
             with archive.open(info) as file:
                 return file.read(LARGEST_FILE + 1)[: info.file_size]
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"a whole file of the archive: {error}") from None
 
     return content
@@ -159,7 +161,7 @@ def read_entries(
 
 
 def sorted_out(
-    entries: Iterable[Entry]
+    entries: Iterable[Entry],
 ) -> tuple[list[tuple[str, str, Entry]], list[dict[str, str]]]:
     """Return (part, class, file) of each picture, and the files that are none."""
     seen = [entry for entry in entries if not hidden(entry.path)]
@@ -184,7 +186,9 @@ def sorted_out(
 
 def hidden(path: PurePosixPath) -> bool:
     """Tell whether a file is what a system leaves in a folder, not what a person put there."""
-    return any(part.startswith((".", "__MACOSX")) for part in path.parts) or path.name == "Thumbs.db"
+    return path.name == "Thumbs.db" or any(
+        part.startswith((".", "__MACOSX")) for part in path.parts
+    )
 
 
 def usual_side(shapes: Sequence[tuple[int, ...]]) -> int:
@@ -239,13 +243,13 @@ def read_cifar(path: Path) -> Source:
         with tarfile.open(path) as archive:
             files = [member for member in archive if member.isfile()]
             wanted = {Path(file.name).name: file for file in files if file.size <= LARGEST_FILE}
-            batches = [(name, archive.extractfile(file).read())  # type: ignore[union-attr]
-                       for name, file in sorted(wanted.items()) if name.endswith(".bin")]  # fmt: skip
-            names = wanted.get("batches.meta.txt")
-            told = archive.extractfile(names).read().decode() if names else ""  # type: ignore[union-attr]
+            content = {name: archive.extractfile(file).read()  # type: ignore[union-attr]
+                       for name, file in sorted(wanted.items())
+                       if name.endswith(".bin") or name == "batches.meta.txt"}  # fmt: skip
+            told = content.pop("batches.meta.txt", b"").decode()
     except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputInvalid(f"{path}: found no tar archive ({error}); wanted CIFAR's") from None
-    return of_batches(batches, told.split(), path)
+    return of_batches(list(content.items()), told.split(), path)
 
 
 def names_beside(path: Path) -> list[str]:
@@ -295,9 +299,7 @@ def read_idx_folder(path: Path, side: int | None) -> Source:
     return of_idx(pairs, [], side)
 
 
-def of_idx(
-    pairs: dict[str, tuple[Path, Path]], names: Sequence[str], side: int | None
-) -> Source:
+def of_idx(pairs: dict[str, tuple[Path, Path]], names: Sequence[str], side: int | None) -> Source:
     """Return pictures of idx files, by part the one of the images and the one of the labels."""
     import numpy as np
 

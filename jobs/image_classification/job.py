@@ -4,8 +4,8 @@ Networks of four families, written here from their papers and trained on what th
 better one on validation pictures serves. Convolutions, because a thing stays what it is wherever it
 is in the picture; changed copies, because it stays what it is however it is turned and lit.
 
-Data:    the CIFAR-10 subset, Fashion-MNIST, ants and bees (job.toml), or a folder of your own with a
-         folder for each class; the sample is ten drawn shapes.
+Data:    the CIFAR-10 subset, Fashion-MNIST, ants and bees (job.toml), or a folder of your own with
+         a folder for each class; the sample is ten drawn shapes.
 Source:  LeCun et al., Proceedings of the IEEE 1998; the papers of the networks in `model`.
 """
 
@@ -43,8 +43,13 @@ job = Job.here(__file__, trusted=TRUSTED, tolerance=1e-4)
 
 
 @job.prepare
-@click.option("--dataset", type=click.Choice(DATASETS), default="pictures", show_default=True,
-              help="Which of job.toml's; --data PATH is a folder or archive of your own.")
+@click.option(
+    "--dataset",
+    type=click.Choice(DATASETS),
+    default="pictures",
+    show_default=True,
+    help="Which of job.toml's; --data PATH is a folder or archive of your own.",
+)
 @click.option("--side", type=click.IntRange(16, 512), default=None,
               help="Pixels of a side; by default the usual one, at most 64.")  # fmt: skip
 def prepare(run: Run, seed: int, dataset: str, side: int | None) -> None:
@@ -81,8 +86,8 @@ def read(run: Run, dataset: str, side: int | None) -> data.Source:
     source, best = shapes.source(path)
     run.log(best_possible_accuracy=best)
     run.note(
-        f"These are drawn shapes. Some are wholly covered, so no classifier can be right more often "
-        f"than in {best:.1%} of the held-out pictures; the distance to that is what counts."
+        f"These are drawn shapes. Some are wholly covered, so no classifier can be right more "
+        f"often than in {best:.1%} of the held-out pictures; the distance to that is what counts."
     )
     return source
 
@@ -103,15 +108,33 @@ def show_pictures(run: Run, fit: data.Split, classes: list[str]) -> None:
 
 
 @job.train
-@click.option("--family", "families", multiple=True, type=click.Choice(recipes.FAMILIES),
-              help="Train these; by default a small CNN and, of many pictures, a ResNet.")
-@click.option("--weights", default=None, metavar="NAME|FOLDER",
-              help="Start from resnet18 or mobilenet_v2 of torchvision, backbone (of pretrain), or "
-              "a folder with a network.")
-@click.option("--dropout", type=click.FloatRange(0, 0.9), default=None,
-              help="Share of the head's inputs that a step leaves out.")
-@click.option("--init", type=click.Choice(["he", "xavier", "normal"]), default="he",
-              show_default=True, help="How weights are drawn.")
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    type=click.Choice(recipes.FAMILIES),
+    help="Train these; by default a small CNN and, of many pictures, a ResNet.",
+)
+@click.option(
+    "--weights",
+    default=None,
+    metavar="NAME|FOLDER",
+    help="Start from resnet18 or mobilenet_v2 of torchvision, backbone (of pretrain), or "
+    "a folder with a network.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 0.9),
+    default=None,
+    help="Share of the head's inputs that a step leaves out.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["he", "xavier", "normal"]),
+    default="he",
+    show_default=True,
+    help="How weights are drawn.",
+)
 @recipes.options
 def train(
     run: Run, families: tuple[str, ...], weights: str | None, dropout: float | None, init: str,
@@ -196,22 +219,23 @@ def show_classes(run: Run, test: data.Split, found: np.ndarray, names: list[str]
                "A row is what pictures show, a column what they are called.")  # fmt: skip
     rows = measures.by_class(test.labels, found, names, run.seed)
     run.table("classes", [measures.shown(row) for row in rows],
-              "Precision: of what is called so, how much is. Recall: of what is, how much is called "
-              "so. Intervals: Wilson's for recall, bootstrap for areas")  # fmt: skip
+              "Precision: of what is called so, how much is. Recall: of what is, how much is "
+              "called so. Intervals: Wilson's for recall, bootstrap for areas")  # fmt: skip
     run.figure("classes", charts.by_class(rows),
                "A long bar is a class with too few held-out pictures to say more.")  # fmt: skip
-    run.figure("operating", charts.operating(test.labels, found, names, rows),
-               "One class against all others; grey: the classes between the best and the worst.")  # fmt: skip
+    caption = "One class against all others; grey: the classes between the best and the worst."
+    run.figure("operating", charts.operating(test.labels, found, names, rows), caption)
 
 
 def show_errors(run: Run, test: data.Split, found: np.ndarray, names: list[str]) -> None:
-    """Draw the errors that the network is surest of: often the label is wrong, or the picture odd."""
+    """Draw the errors that the network is surest of: often the picture is odd."""
     import numpy as np
 
     called = found.argmax(axis=1)
     wrong = np.flatnonzero(called != test.labels)
     worst = wrong[np.argsort(-found[wrong].max(axis=1), kind="stable")][:24]
-    told = [f"{names[test.labels[at]]}\nas {names[called[at]]}\n{found[at].max():.2f}" for at in worst]
+    told = [f"{names[test.labels[at]]}\nas {names[called[at]]}\n{found[at].max():.2f}"
+            for at in worst]  # fmt: skip
     title = f"{len(wrong)} of {len(called)} are wrong; of these it is surest"
     run.figure("worst", charts.tiles([test.images[at] for at in worst], told, title, 8),
                "What it is, what it is called, and with which probability.")  # fmt: skip
@@ -340,10 +364,20 @@ def held_out(run: Run) -> list[Picture]:
 
 
 @job.command
-@click.option("--dataset", type=click.Choice(DATASETS), default="pictures", show_default=True,
-              help="What to learn from: many pictures, of other things.")
-@click.option("--family", type=click.Choice(recipes.FAMILIES), default="resnet", show_default=True,
-              help="The network.")
+@click.option(
+    "--dataset",
+    type=click.Choice(DATASETS),
+    default="pictures",
+    show_default=True,
+    help="What to learn from: many pictures, of other things.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(recipes.FAMILIES),
+    default="resnet",
+    show_default=True,
+    help="The network.",
+)
 @recipes.options
 def pretrain(run: Run, dataset: str, family: str, **given: Any) -> None:
     """Train a backbone on other pictures, for train --weights backbone."""

@@ -27,7 +27,9 @@ def share_interval(right: int, count: int) -> tuple[float, float]:
 
 
 def bootstrap(
-    labels: np.ndarray, values: np.ndarray, measure: Callable[[np.ndarray, np.ndarray], float],
+    labels: np.ndarray,
+    values: np.ndarray,
+    measure: Callable[[np.ndarray, np.ndarray], float],
     seed: int,
 ) -> tuple[float, float]:
     """Return the middle 95 % of a measure over samples drawn with replacement."""  # fmt: skip

@@ -291,8 +291,8 @@ class MobileNetV2(Classifier):
 
         large = side >= SMALL
         before = wide(32)
-        first = nn.Sequential(*normed(3, before, 3, 2 if large else 1, norm), nn.ReLU6(inplace=True))
-        layers: list[nn.Module] = [first]
+        stem = normed(3, before, 3, 2 if large else 1, norm)
+        layers: list[nn.Module] = [nn.Sequential(*stem, nn.ReLU6(inplace=True))]
         for place, (ratio, width, blocks, stride) in enumerate(self.STAGES):
             steps = [stride if large or place > 1 else 1] + [1] * (blocks - 1)
             for step in steps:

@@ -35,7 +35,7 @@ class Recipe:
 
 
 RECIPES = {
-    "small_cnn": Recipe(220_000, 0.1, ("flip", "crop", "cutout"), {"dropout": 0.2}),
+    "small_cnn": Recipe(220_000, 0.05, ("flip", "crop", "cutout"), {"dropout": 0.2}),
     "vgg": Recipe(270_000, 0.05, ("flip", "crop", "cutout"), {}),
     "resnet": Recipe(400_000, 0.1, ("flip", "crop", "cutout"), {}),
     "mobilenet_v2": Recipe(270_000, 0.05, ("flip", "crop", "cutout"), {}),

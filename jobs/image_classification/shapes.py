@@ -45,7 +45,8 @@ def heart() -> Points:
 
 def moon() -> Points:
     """Return the outline of a crescent."""
-    outer = [(math.cos(t), math.sin(t)) for t in (math.pi * (0.3 + 1.4 * k / 24) for k in range(25))]
+    outer = [(math.cos(t), math.sin(t))
+             for t in (math.pi * (0.3 + 1.4 * k / 24) for k in range(25))]  # fmt: skip
     inner = [(0.35 + 0.75 * math.cos(t), 0.8 * math.sin(t))
              for t in (math.pi * (1.65 - 1.3 * k / 24) for k in range(25))]  # fmt: skip
     return outer + inner
@@ -140,8 +141,14 @@ def any_colour(draw: np.random.Generator) -> tuple[int, int, int]:
 
 
 def colours(draw: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Return two colours that differ enough to be told apart; neither says what the shape is."""
+    """Return the colours of ground and shape: the brighter is the shape's, which says no more."""
     while True:
-        one, other = any_colour(draw), any_colour(draw)
-        if sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 200:
-            return one, other
+        ground, ink = sorted((any_colour(draw), any_colour(draw)), key=brightness)
+        if brightness(ink) - brightness(ground) > 50:
+            return ground, ink
+
+
+def brightness(colour: tuple[int, int, int]) -> float:
+    """Return how bright a colour is, of 0 to 255 (ITU-R BT.601)."""
+    red, green, blue = colour
+    return 0.299 * red + 0.587 * green + 0.114 * blue

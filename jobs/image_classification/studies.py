@@ -4,8 +4,8 @@ All choices are made on validation pictures or by cross-validation; `ensemble` a
 held-out pictures, to say what it gains.
 
 Data:    the splits that `prepare` wrote.
-Source:  cross-validation: Stone, JRSS B 1974. Ensembles: Lakshminarayanan et al., NeurIPS 2017. Random
-         search: Bergstra and Bengio, JMLR 2012. TPE: Bergstra et al., NeurIPS 2011.
+Source:  cross-validation: Stone, JRSS B 1974. Ensembles: Lakshminarayanan et al., NeurIPS 2017.
+         Random search: Bergstra and Bengio, JMLR 2012. TPE: Bergstra et al., NeurIPS 2011.
 """
 
 from __future__ import annotations
@@ -132,13 +132,23 @@ def tell(run: Run, name: str, rows: list[dict[str, Any]], caption: str) -> None:
         click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()))
 
 
-@click.option("--folds", type=click.IntRange(2, 20), default=5, show_default=True,
-              help="Parts of the training pictures, each measured on once.")
-@click.option("--family", type=click.Choice(recipes.FAMILIES), default="small_cnn",
-              show_default=True, help="The network.")
+@click.option(
+    "--folds",
+    type=click.IntRange(2, 20),
+    default=5,
+    show_default=True,
+    help="Parts of the training pictures, each measured on once.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(recipes.FAMILIES),
+    default="small_cnn",
+    show_default=True,
+    help="The network.",
+)
 @recipes.options
 def kfold(run: Run, folds: int, family: str, **given: Any) -> None:
-    """Train on all parts but one, measure on that one, for each: how much is luck."""  # fmt: skip
+    """Train on all parts but one, measure on that one, for each: how much is luck."""
     import numpy as np
 
     both = known(run)
@@ -162,8 +172,8 @@ def kfold(run: Run, folds: int, family: str, **given: Any) -> None:
     run.log(kfold_accuracy=mean, kfold_deviation=spread)
     rows = [row | {"interval": tuple(row["interval"])} for row in done]
     tell(run, "folds", rows, f"{folds} folds: {mean:.4f}, deviation {spread:.4f}")
-    run.figure("folds", charts.compared(rows, "name", "accuracy on the fold that was left out"),
-               "The distance between folds is what another draw of the pictures would change.")  # fmt: skip
+    figure = charts.compared(rows, "name", "accuracy on the fold that was left out")
+    run.figure("folds", figure, "How far folds lie apart is what another draw would change.")
 
 
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -179,13 +189,23 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return found
 
 
-@click.option("--members", type=click.IntRange(1, 20), default=3, show_default=True,
-              help="Networks to train beside the one of the model.")
-@click.option("--family", type=click.Choice(recipes.FAMILIES), default="small_cnn",
-              show_default=True, help="The networks.")
+@click.option(
+    "--members",
+    type=click.IntRange(1, 20),
+    default=3,
+    show_default=True,
+    help="Networks to train beside the one of the model.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(recipes.FAMILIES),
+    default="small_cnn",
+    show_default=True,
+    help="The networks.",
+)
 @recipes.options
 def ensemble(run: Run, members: int, family: str, **given: Any) -> None:
-    """Train networks from other seeds, and average what they say."""  # fmt: skip
+    """Train networks from other seeds, and average what they say."""
     import numpy as np
 
     from . import model, training
@@ -206,10 +226,13 @@ def ensemble(run: Run, members: int, family: str, **given: Any) -> None:
     found = {}
     for name, folder in folders.items():
         network = store.load(folder, model.TRUSTED)
-        found[name] = trust.softmax(training.logits(network, test.images), float(network.temperature))
-    rows = [accuracy_row(name, int((chances.argmax(axis=1) == test.labels).sum()), len(test.labels))
-            for name, chances in (found | {"all together": np.mean(list(found.values()), axis=0)}
-                                  ).items()]  # fmt: skip
+        logits = training.logits(network, test.images)
+        found[name] = trust.softmax(logits, float(network.temperature))
+    found["all together"] = np.mean(list(found.values()), axis=0)
+    rows = [
+        accuracy_row(name, int((chances.argmax(axis=1) == test.labels).sum()), len(test.labels))
+        for name, chances in found.items()
+    ]
     run.log(ensemble_accuracy=rows[-1]["accuracy"])
     tell(run, "ensemble", rows, "Networks from other seeds, held-out pictures")
     run.figure("ensemble", charts.compared(rows, "name", "accuracy, held-out pictures"),
@@ -236,21 +259,38 @@ def compare(run: Run, what: str) -> None:
             for name, curve in done.items()]  # fmt: skip
     tell(run, f"compare-{what}", rows, f"Validation accuracy by {what}")
     best = max(rows, key=lambda row: row["accuracy"])
-    title = f"{what.capitalize()}: after {len(done[best['name']])} epochs {best['name']} leads, {best['accuracy']:.1%}"
-    caption = f"Validation pictures; an interval is {100 * (best['interval'][1] - best['accuracy']):.1f} points to a side."
+    title = f"{what.capitalize()}: {best['name']} leads with {best['accuracy']:.1%}"
+    side = 100 * (best["interval"][1] - best["accuracy"])
+    caption = f"Validation pictures; chance alone explains {side:.1f} points."
     run.figure(f"compare-{what}", charts.courses(done, title), caption)
 
 
-@click.option("--method", type=click.Choice(["grid", "random", "tpe"]), default="tpe",
-              show_default=True, help="How the next trial is chosen.")
-@click.option("--trials", type=click.IntRange(1), default=20, show_default=True,
-              help="Trials at most.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=10.0,
-              show_default=True, help="Begin no trial after so many.")
-@click.option("--family", type=click.Choice(recipes.FAMILIES), default="small_cnn",
-              show_default=True, help="The network.")
+@click.option(
+    "--method",
+    type=click.Choice(["grid", "random", "tpe"]),
+    default="tpe",
+    show_default=True,
+    help="How the next trial is chosen.",
+)
+@click.option(
+    "--trials", type=click.IntRange(1), default=20, show_default=True, help="Trials at most."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Begin no trial after so many.",
+)
+@click.option(
+    "--family",
+    type=click.Choice(recipes.FAMILIES),
+    default="small_cnn",
+    show_default=True,
+    help="The network.",
+)
 def search(run: Run, method: str, trials: int, minutes: float, family: str) -> None:
-    """Look for better settings: on a grid, at random, or where earlier trials were good."""  # fmt: skip
+    """Look for better settings: on a grid, at random, or where earlier trials were good."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

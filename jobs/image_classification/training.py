@@ -5,9 +5,9 @@ goes on from a checkpoint ends in the same weights.
 
 Data:    the training and the validation split.
 Source:  one cycle: Smith and Topin, arXiv 1708.07120. Nesterov's momentum: Sutskever et al., ICML
-         2013. Adam with decoupled decay: Loshchilov and Hutter, ICLR 2019. Smooth labels: Szegedy et
-         al., CVPR 2016. Rates by layer: Howard and Ruder, ACL 2018. Mixed precision: Micikevicius et
-         al., ICLR 2018. Averaged weights: Polyak and Juditsky, 1992.
+         2013. Adam with decoupled decay: Loshchilov and Hutter, ICLR 2019. Smooth labels: Szegedy
+         et al., CVPR 2016. Rates by layer: Howard and Ruder, ACL 2018. Mixed precision:
+         Micikevicius et al., ICLR 2018. Averaged weights: Polyak and Juditsky, 1992.
 """
 
 from __future__ import annotations

@@ -121,6 +121,8 @@ def _cached(dataset: Dataset, tier: str) -> Source | None:
 
 
 def _fetched(dataset: Dataset, tier: str) -> Source:
+    if tier == "real" and not dataset.url:
+        raise DataUnavailable("published at no address; a mirror brings it")
     if tier == "real":
         return _download(dataset, dataset.url, "real", dataset.member)
     mirror = os.environ.get("SLIPWAY_MIRROR", "")

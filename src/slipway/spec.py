@@ -68,6 +68,7 @@ class Dataset:
 
     ``file`` is its path below the cache and below ``SLIPWAY_MIRROR`` (``<dataset>/<file>``).
     ``sha256`` and ``bytes`` are of that file; where ``url`` is an archive, ``member`` names it.
+    An empty ``url`` says that the file is published nowhere: only a mirror brings it.
     ``sample`` is a path inside the job's folder.
     """
 

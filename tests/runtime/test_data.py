@@ -130,6 +130,14 @@ def test_a_wished_tier_is_never_replaced(spec, wish) -> None:
         data.find(spec, "messages", wish)
 
 
+@pytest.mark.parametrize("wish", ["auto", "real"])
+def test_a_file_that_is_published_nowhere_comes_from_a_mirror_only(spec, wish) -> None:
+    unpublished = with_dataset(spec, url="", sample="")
+
+    with pytest.raises(DataUnavailable, match="real: published at no address; a mirror brings it"):
+        data.find(unpublished, "messages", wish)
+
+
 @pytest.mark.parametrize("wish", ["auto", "mirror"])
 def test_a_mirror_with_another_checksum_is_never_passed_over(spec, mirror, wish) -> None:
     mirror.write_bytes(b"something else")
