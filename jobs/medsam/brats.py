@@ -334,26 +334,27 @@ def _labels(data: np.ndarray, files: Files) -> np.ndarray:
 
 
 def channels(case: Case, names: Sequence[str] = CHANNELS) -> np.ndarray:
-    """Return three modalities as float32 (3, z, y, x) in [0, 1], each scaled by its own voxels.
-
-    Of the voxels that are not zero (the brain, after skull stripping) the 0.5th percentile
-    becomes 0 and the 99.5th becomes 1; what is zero stays zero. One name serves all three.
-    """
+    """Return three modalities as float32 (3, z, y, x), each `normalised`; one name fills all."""
     import numpy as np
 
     names = [*names] * 3 if len(names) == 1 else names
-    scaled = {name: _scaled(case.volumes[name]) for name in set(names)}
-    return np.stack([scaled[name].transpose(2, 1, 0) for name in names])
+    found = {name: normalised(case.volumes[name]) for name in set(names)}
+    return np.stack([found[name].transpose(2, 1, 0) for name in names])
 
 
-def _scaled(volume: np.ndarray) -> np.ndarray:
+def normalised(volume: np.ndarray) -> np.ndarray:
+    """Return a volume clipped to its 0.5th and 99.5th percentile, of mean 0 and deviation 1.
+
+    Both are of the voxels that are not zero, the brain after skull stripping; what is zero gets
+    the value of the darkest tissue (Medical-SAM2, section 4.1, and what nnU-Net does).
+    """
     import numpy as np
 
-    inside = volume != 0
-    low, high = np.percentile(volume[inside], (0.5, 99.5))
-    if high <= low:
-        low, high = float(volume.min()), float(volume.max())
-    return np.where(inside, ((volume - low) / (high - low)).clip(0, 1), 0).astype(np.float32)
+    inside = volume[volume != 0]
+    low, high = np.percentile(inside, (0.5, 99.5))
+    clipped = inside.clip(low, high)
+    mean, deviation = clipped.mean(), clipped.std() + 1e-6
+    return ((volume.clip(low, high) - mean) / deviation).astype(np.float32)
 
 
 def region(segmentation: np.ndarray, name: str) -> np.ndarray:
