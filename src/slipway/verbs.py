@@ -231,7 +231,7 @@ def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
     if name == "train":
         _keep(job, run, result)
     run.finish()
-    if name in STAGES:
+    if name in STAGES or run.pieces:
         from slipway.report import render
 
         render(job.spec, out)
