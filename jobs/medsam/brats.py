@@ -330,6 +330,11 @@ def _labels(data: np.ndarray, files: Files) -> np.ndarray:
     return table[data.astype(np.uint8)]
 
 
+def read_mask(content: Content, case: str = "", kind: str = "mask") -> np.ndarray:
+    """Return a mask of one file as bool (x, y, z) in RAS: what is not zero."""
+    return _image(content, case, kind).data != 0
+
+
 # What a network and a file are given
 
 
@@ -346,7 +351,7 @@ def normalised(volume: np.ndarray) -> np.ndarray:
     """Return a volume clipped to its 0.5th and 99.5th percentile, of mean 0 and deviation 1.
 
     Both are of the voxels that are not zero, the brain after skull stripping; what is zero gets
-    the value of the darkest tissue (Medical-SAM2, section 4.1, and what nnU-Net does).
+    the value of the darkest tissue (as in the paper of MedSAM-2 and in nnU-Net).
     """
     import numpy as np
 
