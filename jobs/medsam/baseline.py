@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BRIGHT = {"WT": "flair", "TC": "t1ce", "ET": "t1ce"}
 """Where each region shows brightest."""
 DEVIATIONS = 2.0
+REACH = 1.3
 BATCH = 8
 PEAK = 2e-3
 STEPS = 1500
@@ -42,7 +43,7 @@ def otsu(volume: np.ndarray, drawn: np.ndarray, number: int) -> np.ndarray:
     from scipy import ndimage
 
     (box,) = ndimage.find_objects(drawn.astype("uint8"))
-    return _connected(volume > otsu_threshold(volume[number][box]), drawn, number)
+    return connected(volume > otsu_threshold(volume[number][box]), drawn, number)
 
 
 def otsu_threshold(values: np.ndarray) -> float:
@@ -65,15 +66,24 @@ def grown(volume: np.ndarray, drawn: np.ndarray, number: int) -> np.ndarray:
     inside = volume[number][drawn]
     middle = np.median(inside)
     spread = 1.4826 * np.median(np.abs(inside - middle))  # a deviation that outliers do not move
-    return _connected(np.abs(volume - middle) <= DEVIATIONS * spread, drawn, number)
+    return connected(np.abs(volume - middle) <= DEVIATIONS * spread, drawn, number)
 
 
-def _connected(mask: np.ndarray, drawn: np.ndarray, number: int) -> np.ndarray:
-    """Return the pieces of a mask (z, y, x) that reach into the prompt, opened by a voxel."""
+def connected(mask: np.ndarray, drawn: np.ndarray, number: int) -> np.ndarray:
+    """Return the pieces of a mask (z, y, x) that reach into the prompt, opened by a voxel.
+
+    No further from its middle than `REACH` times half its larger side: without an end both
+    methods run out into the rest of the brain.
+    """
     import numpy as np
     from scipy import ndimage
 
-    opened = ndimage.binary_opening(mask)
+    rows, columns = ndimage.find_objects(drawn.astype("uint8"))[0]
+    half = max(rows.stop - rows.start, columns.stop - columns.start) / 2
+    middle = number, (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
+    grid = np.ogrid[tuple(map(slice, mask.shape))]
+    away = sum((axis - at) ** 2 for axis, at in zip(grid, middle, strict=True))
+    opened = ndimage.binary_opening(mask & (away <= (REACH * half) ** 2))
     pieces, _ = ndimage.label(opened)
     touched = np.unique(pieces[number][drawn])
     return np.isin(pieces, touched[touched > 0])
