@@ -59,11 +59,16 @@ class Volume(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """A batch: images (b, t, 3, s, s), prompts (3b, 1, s, s), targets (3b, t, s, s)."""
+    """A batch: images (b, t, 3, s, s), prompts (3b, 1, s, s), targets (3b, t, s, s).
+
+    ``jump`` is how many slices the prompt is said to lie further back than it does: clips are
+    short, volumes are not.
+    """
 
     images: Tensor
     prompts: Tensor
     targets: Tensor
+    jump: int = 0
 
 
 def phantom_volume(seed: int) -> Volume:
@@ -175,7 +180,9 @@ def batch(shelf: Shelf, step: int, stage: Stage, clips: int, seed: int) -> Clips
     found = [
         clip(shelf.chosen(step, draw), stage.size, stage.slices, draw) for _ in range(clips)
     ]
-    return Clips(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    parts = (torch.cat(parts) for parts in zip(*(one[:3] for one in found), strict=True))
+    jump = int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
+    return Clips(*parts, jump)
 
 
 class Heard:
@@ -206,10 +213,11 @@ def tracked(model: Segmenter, heard: Heard, clips: Clips) -> list[tuple[Tensor, 
             for parts in (features, places)
         ]
         first = number == 0
+        place = 0 if first else number + clips.jump
         out = model.track_step(
-            frame_idx=number, is_init_cond_frame=first, current_vision_feats=mine[0],
+            frame_idx=place, is_init_cond_frame=first, current_vision_feats=mine[0],
             current_vision_pos_embeds=mine[1], feat_sizes=sizes, point_inputs=None,
-            mask_inputs=clips.prompts if first else None, output_dict=kept, num_frames=slices,
+            mask_inputs=clips.prompts if first else None, output_dict=kept, num_frames=1000,
             run_mem_encoder=not first,
         )  # fmt: skip
         if first:
@@ -217,7 +225,7 @@ def tracked(model: Segmenter, heard: Heard, clips: Clips) -> list[tuple[Tensor, 
         else:
             logits, overlap, _, score = heard.said
             found.append((logits, overlap, score))
-        kept["cond_frame_outputs" if first else "non_cond_frame_outputs"][number] = out
+        kept["cond_frame_outputs" if first else "non_cond_frame_outputs"][place] = out
     return found
 
 
