@@ -1,14 +1,14 @@
 """One prompt on one slice, carried through the volume by the network.
 
 Data:    cases and masks (x, y, z) in RAS; prompts in pixels of a slice.
-Source:  Zhu et al., arXiv 2408.00874, section 3 (a volume as a video, six orders and a vote).
+Source:  Zhu et al., arXiv 2408.00874, section 3 (a volume as a video).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import InputInvalid
@@ -18,23 +18,30 @@ from . import brats
 if TYPE_CHECKING:
     import numpy as np
 
+    from .predictor import Segmenter
     from .prompts import Prompt
 
 BANKS = ("fifo", "selfsort", "selfsort-noresample", "prompt-only")
 PLANES = ("axial", "coronal", "sagittal")
+DIRECTIONS = ("both", "forward", "backward", "shuffled")
 KINDS = ("point", "box", "mask")
 PLACES = {"first quarter": 0.25, "middle": 0.5, "last quarter": 0.75}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a prompt is carried on: the bank and its size, the confidence it asks for, the orders."""
+    """How a prompt is carried on: the bank, its size and the confidence it asks for.
+
+    ``plane`` is that of the prompted slice; ``orders`` are two (both ways from there) or six (all
+    planes, and a vote). ``directions`` may be one way, or shuffled.
+    """
 
     bank: str = "selfsort"
     k: int = 6
     threshold: float = 0.6
     directions: str = "both"
-    planes: str = "axial"
+    plane: str = "axial"
+    orders: str = "two"
     modalities: tuple[str, ...] = brats.CHANNELS
     seed: int = 0
 
@@ -45,6 +52,7 @@ class Answer:
 
     masks: dict[str, np.ndarray]
     confidence: dict[str, np.ndarray]
+    bank_log: list[dict[str, Any]]
     seconds: float
 
 
@@ -63,13 +71,14 @@ def asked(
     """
     import numpy as np
 
-    from . import prompts
+    from . import predictor, prompts
 
     if case.segmentation is None:
         raise InputInvalid(f"case {case.name}: found no labels; wanted a prompt or labels")
     found = {}
     for number, name in enumerate(regions):
-        mask = _turned(brats.region(case.segmentation, name).transpose(2, 1, 0), plane)
+        truth = brats.region(case.segmentation, name).transpose(2, 1, 0)
+        mask = predictor.along(truth, plane)
         if mask.any():
             draw = np.random.default_rng((seed, number))
             at = slice_at(mask, place)
@@ -96,80 +105,31 @@ def drawn(prompt: Prompt, case: brats.Case, region: str) -> np.ndarray:
 
 
 def answered(
-    network: Any, case: brats.Case, given: Mapping[str, Prompt], settings: Settings
+    network: Segmenter, case: brats.Case, given: Mapping[str, Prompt], settings: Settings
 ) -> Answer:
-    """Return masks for prompts on axial slices; of six orders where all planes are asked for.
-
-    With all planes the one prompt stays one: coronal and sagittal passes start from the axial
-    answer, as a mask on the slice where it is largest, and the mean of the logits decides.
-    """
-    started = time.perf_counter()
-    channels = brats.channels(case, settings.modalities)
-    logits, confidence = carried(network, channels, given, settings)
-    if settings.planes == "all":
-        from . import prompts
-
-        others = [logits]
-        for plane in PLANES[1:]:
-            masks = {name: _turned(found > 0, plane) for name, found in logits.items()}
-            again = {
-                name: prompts.from_mask(mask[at], "mask", at)
-                for name, mask in masks.items()
-                if mask.any() and (at := slice_at(mask, "largest")) >= 0
-            }
-            moved, _ = carried(network, _turned(channels, plane, 1), again, settings)
-            others.append({name: _back(found, plane) for name, found in moved.items()})
-        logits = {
-            name: sum(part[name] for part in others if name in part)
-            for name in logits
-        }  # fmt: skip
-    masks = {name: (found > 0).transpose(2, 1, 0) for name, found in logits.items()}
-    for name in brats.REGIONS:
-        masks.setdefault(name, nothing(case))
-    return Answer(masks, confidence, time.perf_counter() - started)
-
-
-def carried(
-    network: Any, channels: np.ndarray, given: Mapping[str, Prompt], settings: Settings
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return logits (z, y, x) and confidence (z,) for prompts on slices along the first axis."""
+    """Return masks for prompts on slices of the settings' plane; nothing for regions without one."""
     from . import predictor
 
+    started = time.perf_counter()
+    channels = brats.channels(case, settings.modalities)
+    masks = {name: nothing(case) for name in brats.REGIONS}
     if not given:
-        return {}, {}
-    found = predictor.segment(
-        network, channels, dict(given), bank=settings.bank, k=settings.k,
-        threshold=settings.threshold, directions=settings.directions, seed=settings.seed,
-    )  # fmt: skip
-    return found.logits, found.confidence
-
-
-def shuffled(channels: np.ndarray, keep: int, seed: int) -> np.ndarray:
-    """Return an order of the slices at random, the prompted one where it is."""
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(channels.shape[1])
-    at = int(np.flatnonzero(order == keep)[0])
-    order[at], order[keep] = order[keep], order[at]
-    return order
-
-
-def with_slice(prompt: Prompt, number: int) -> Prompt:
-    """Return the same prompt on another slice."""
-    return replace(prompt, slice=number)
-
-
-def _turned(volume: np.ndarray, plane: str, first: int = 0) -> np.ndarray:
-    """Return a volume (z, y, x) with the slices of a plane along the first axis."""
-    import numpy as np
-
-    return np.moveaxis(volume, first + PLANES.index(plane), first)
-
-
-def _back(volume: np.ndarray, plane: str) -> np.ndarray:
-    import numpy as np
-
-    return np.moveaxis(volume, 0, PLANES.index(plane))
+        return Answer(masks, {}, [], 0.0)
+    options = {
+        "bank": settings.bank, "k": settings.k, "threshold": settings.threshold,
+        "directions": settings.directions, "seed": settings.seed,
+    }  # fmt: skip
+    if settings.orders == "six":
+        found = predictor.six_orders(network, channels, given, plane=settings.plane, **options)
+    else:
+        turned = predictor.along(channels, settings.plane)
+        found = predictor.segment(network, turned, given, **options)
+    masks |= {
+        name: (predictor.back(logits, settings.plane) > 0).transpose(2, 1, 0)
+        for name, logits in found.logits.items()
+    }
+    seconds = time.perf_counter() - started
+    return Answer(masks, found.confidence, found.bank_log, seconds)
 
 
 def nothing(case: brats.Case) -> np.ndarray:
