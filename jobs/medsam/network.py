@@ -1,94 +1,118 @@
-"""SAM 2 from the package's own classes: a small one, and real checkpoints by file and config.
+"""Networks by name: the small one of this folder, a fresh one, or a checkpoint from outside.
+
+Two different models share a name. MedSAM-2 (Zhu and others, arXiv 2408.00874) is a SAM 2.0 small
+at 1024 pixels, `MedSAM2_pretrain.pth`; MedSAM2 (Ma and others, arXiv 2504.03600) is a SAM 2.1 tiny
+at 512 pixels, `MedSAM2_latest.pt`. Either file is loaded here, as are Meta's own.
 
 Data:    checkpoints are read as tensors only: a pickle with code in it is refused.
-Source:  Ravi et al., SAM 2, arXiv 2408.00714; Ryali et al., Hiera, ICML 2023; package sam2.
+Source:  Ravi et al., SAM 2, arXiv 2408.00714; package sam2 (configurations).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slipway import store
+from slipway.errors import DataUnavailable, InputInvalid
+
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from collections.abc import Mapping
 
-    from .predictor import Segmenter
+    from torch import Tensor
 
-SMALL = {
-    "size": 256, "width": 32, "stages": (1, 1, 2, 1), "whole": (3,), "dim": 128, "memory": 32,
-    "layers": 2,
-}  # fmt: skip
-"""Pixels of a side; Hiera's first width, blocks of its stages and which of them attend to the
-whole picture; features at stride 16; features of a memory; layers of memory attention."""
+    from .nets import Configured, Small
+
+TRUSTED = ("jobs.medsam.nets.Small", "jobs.medsam.nets.Configured")
+WEIGHTS = Path(__file__).with_name("weights")
+CONFIGS = {
+    "sam2.1-tiny": ("sam2.1/sam2.1_hiera_t", 1024),
+    "sam2.1-small": ("sam2.1/sam2.1_hiera_s", 1024),
+    "sam2.1-base": ("sam2.1/sam2.1_hiera_b+", 1024),
+    "sam2.1-large": ("sam2.1/sam2.1_hiera_l", 1024),
+    "medsam2-zhu": ("sam2/sam2_hiera_s", 1024),
+    "medsam2-ma": ("sam2.1/sam2.1_hiera_t", 512),
+}
+"""The package's configuration and the pixels of a side of each checkpoint known by name."""
+SHOWN = 5
+"""Names of weights in an error."""
 
 
-def small(**settings: Any) -> Segmenter:
-    """Return a small SAM 2 with fresh weights: 3.8 million of them. ``settings`` as in SMALL."""
-    from sam2.modeling.memory_attention import MemoryAttention
+def small(**settings: Any) -> Small:
+    """Return a small SAM 2 with fresh weights; ``settings`` as `nets.Small` has them."""
+    from .nets import Small
 
-    from .predictor import Segmenter
+    return Small(**settings).eval()
 
-    chosen = SMALL | settings
-    dim = chosen["dim"]
-    attention = MemoryAttention(
-        d_model=dim, pos_enc_at_input=True, num_layers=chosen["layers"],
-        layer=attention_layer(dim, chosen["memory"]),
-    )  # fmt: skip
-    network = Segmenter(
-        image_encoder=encoder(chosen), memory_attention=attention,
-        memory_encoder=memory_encoder(dim, chosen["memory"]),
-        num_maskmem=7, image_size=chosen["size"], sigmoid_scale_for_mem_enc=20.0,
-        sigmoid_bias_for_mem_enc=-10.0, use_mask_input_as_output_without_sam=True,
-        directly_add_no_mem_embed=True, no_obj_embed_spatial=True,
-        use_high_res_features_in_sam=True, iou_prediction_use_sigmoid=True,
-        use_obj_ptrs_in_encoder=True, add_tpos_enc_to_obj_ptrs=True,
-        proj_tpos_enc_in_obj_ptrs=True, use_signed_tpos_enc_to_obj_ptrs=True,
-        only_obj_ptrs_in_the_past_for_eval=True, pred_obj_scores=True, pred_obj_scores_mlp=True,
-        fixed_no_obj_ptr=True, use_mlp_for_obj_ptr_proj=True,
-    )  # fmt: skip
-    network.settings = chosen
+
+def shipped() -> Small:
+    """Return the small SAM 2 whose weights lie in this folder, as 16-bit numbers."""
+    network: Small = store.load(WEIGHTS, TRUSTED)
+    return network.float()
+
+
+def load(checkpoint: Path, config: str, size: int | None = None) -> Configured:
+    """Return a checkpoint's network. ``config`` is one of `CONFIGS`, ``size`` other pixels.
+
+    Raises InputInvalid where the file's weights are not those of the configuration.
+    """
+    from .nets import Configured
+
+    if config not in CONFIGS:
+        raise InputInvalid(f"--config: found {config!r}; wanted one of {', '.join(CONFIGS)}")
+    name, usual = CONFIGS[config]
+    side = size or usual
+    if side % 32 or side < 64:
+        raise InputInvalid(f"size: found {side}; wanted a multiple of 32, 64 or more")
+    network = Configured(name, side, f"{config} ({Path(checkpoint).name}, {side} px)")
+    weights = tensors(Path(checkpoint))
+    compare(weights, network.state_dict(), f"{checkpoint}: not the weights of {config}")
+    network.load_state_dict(weights)
     return network.eval()
 
 
-def encoder(chosen: dict[str, Any]) -> Module:
-    """Return Hiera with its feature pyramid."""
-    from sam2.modeling.backbones.hieradet import Hiera
-    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-    from sam2.modeling.position_encoding import PositionEmbeddingSine
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file: safetensors, or PyTorch's with nothing but tensors."""
+    import pickle
 
-    trunk = Hiera(
-        embed_dim=chosen["width"], num_heads=1, stages=chosen["stages"],
-        global_att_blocks=chosen["whole"], window_pos_embed_bkg_spatial_size=(7, 7),
-        window_spec=(8, 4, 8, 4),
-    )  # fmt: skip
-    neck = FpnNeck(
-        position_encoding=PositionEmbeddingSine(num_pos_feats=chosen["dim"]),
-        d_model=chosen["dim"], backbone_channel_list=trunk.channel_list,
-        fpn_top_down_levels=[2, 3], fpn_interp_model="nearest",
-    )  # fmt: skip
-    return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-
-def attention_layer(dim: int, memory: int) -> Module:
-    """Return one layer that looks at the slice itself and then at its memories."""
-    from sam2.modeling.memory_attention import MemoryAttentionLayer
-    from sam2.modeling.sam.transformer import RoPEAttention
-
-    side = {"embedding_dim": dim, "num_heads": 1, "downsample_rate": 1, "feat_sizes": (16, 16)}
-    return MemoryAttentionLayer(
-        d_model=dim, activation="relu", dim_feedforward=4 * dim, dropout=0.0,
-        pos_enc_at_attn=False, pos_enc_at_cross_attn_keys=True, pos_enc_at_cross_attn_queries=False,
-        self_attention=RoPEAttention(**side),
-        cross_attention=RoPEAttention(**side, rope_k_repeat=True, kv_in_dim=memory),
-    )  # fmt: skip
+    if not path.is_file():
+        raise DataUnavailable(f"{path}: no such file; wanted a checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise InputInvalid(
+            f"{path}: holds more than tensors, or is damaged; wanted a plain checkpoint ({first})"
+        ) from None
+    for key in ("model", "state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(torch.is_tensor(value) for value in found.values()):
+        raise InputInvalid(f"{path}: found no named tensors; wanted a state dict")
+    return {name.removeprefix("module."): value for name, value in found.items()}
 
 
-def memory_encoder(dim: int, memory: int) -> Module:
-    """Return what turns a slice and its mask into a memory."""
-    from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-    from sam2.modeling.position_encoding import PositionEmbeddingSine
-
-    return MemoryEncoder(
-        out_dim=memory, in_dim=dim, fuser=Fuser(CXBlock(dim=dim), num_layers=2),
-        mask_downsampler=MaskDownSampler(embed_dim=dim),
-        position_encoding=PositionEmbeddingSine(num_pos_feats=memory),
-    )  # fmt: skip
+def compare(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], told: str) -> None:
+    """Raise InputInvalid with the names of weights that are missing, unexpected or misshapen."""
+    wrong = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)} for {tuple(value.shape)}"
+            for name, value in wanted.items()
+            if name in found and found[name].shape != value.shape
+        ],
+    }
+    told_of = [
+        f"{len(names)} {what}: {', '.join(names[:SHOWN])}{' ...' if len(names) > SHOWN else ''}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if told_of:
+        raise InputInvalid(f"{told}; {'; '.join(told_of)}")

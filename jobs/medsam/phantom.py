@@ -16,16 +16,16 @@ Source:  Fonov et al., NeuroImage 2011 (template); Menze et al., IEEE TMI 2015 (
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy as np
     from torch import Generator, Tensor
 
     from .brats import Case
@@ -50,6 +50,7 @@ NUMBER = 1000.0
 def template() -> Tensor:
     """Return the probabilities of grey matter, white matter and brain, (3, 197, 233, 189)."""
     import nibabel
+    import numpy as np
     import torch
 
     found = find_spec("nilearn")
@@ -91,9 +92,7 @@ def positions(step: int = 1) -> Tensor:
     """Return the place of every ``step``-th voxel of the box from its middle, (3, ...) in mm."""
     import torch
 
-    sides = [
-        torch.linspace(-(side - 1) / 2, (side - 1) / 2, -(-side // step)) for side in BOX
-    ]
+    sides = [torch.linspace(-(side - 1) / 2, (side - 1) / 2, -(-side // step)) for side in BOX]
     return torch.stack(torch.meshgrid(*sides, indexing="ij"))
 
 
@@ -106,8 +105,8 @@ def turned(draw: Generator) -> Tensor:
     for axis, angle in enumerate(angles):
         one, two = (axis + 1) % 3, (axis + 2) % 3
         step = torch.eye(3)
-        step[one, one] = step[two, two] = np.cos(angle)
-        step[one, two], step[two, one] = -np.sin(angle), np.sin(angle)
+        step[one, one] = step[two, two] = math.cos(angle)
+        step[one, two], step[two, one] = -math.sin(angle), math.sin(angle)
         turn = turn @ step
     sizes = torch.tensor([uniform(draw, 0.96, 1.1) for _ in range(3)])  # smaller in the box
     if uniform(draw, 0, 1) < 0.5:
@@ -260,6 +259,8 @@ def mixed(draw: Generator, means: tuple[float, ...], healthy: Tensor, ill: Tenso
 
 def case(seed: int) -> Case:
     """Return one phantom as a case of BraTS: 240 x 240 x 155 voxels of 1 mm, axes R, A, S."""
+    import numpy as np
+
     from .brats import Case
 
     volumes, labels = head(seed)
@@ -275,6 +276,8 @@ def case(seed: int) -> Case:
 
 def padded(volume: np.ndarray) -> np.ndarray:
     """Return a volume (*BOX) in the middle of one of BraTS's shape."""
+    import numpy as np
+
     room = [(whole - part) // 2 for whole, part in zip(SHAPE, BOX, strict=True)]
     return np.pad(volume, [(side, whole - part - side)
                            for side, whole, part in zip(room, SHAPE, BOX, strict=True)])  # fmt: skip
@@ -283,6 +286,7 @@ def padded(volume: np.ndarray) -> np.ndarray:
 def write(folder: Path, seeds: Iterable[int]) -> list[Path]:
     """Write phantoms as BraTS names them, and return their folders."""
     import nibabel
+    import numpy as np
 
     folders = []
     for seed in seeds:

@@ -12,21 +12,20 @@ Source:  Ravi et al., arXiv 2408.00714; Zhu et al., arXiv 2408.00874 (one prompt
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
-
-os.environ.setdefault("TQDM_DISABLE", "1")  # a bar for each pass over each volume says nothing
 import sam2.sam2_video_predictor
+import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 from torch.nn.functional import normalize
+from tqdm import tqdm
 
 from slipway.errors import InputInvalid
 
@@ -41,17 +40,22 @@ FAR = 1_000_000
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of each channel that Meta's weights were trained with."""
 LOCK = threading.Lock()
+sam2.sam2_video_predictor.tqdm = partial(tqdm, disable=True)  # a bar for every pass says nothing
 
 
 class Segmenter(SAM2VideoPredictor):  # type: ignore[misc]
     """SAM 2's predictor with a choice of memories; see the module's text."""
 
-    name = "untrained"
     settings: dict[str, Any]
     native = False
     """Whether points and boxes go in as they are, or as masks, which a small network needs."""
     natural = False
     """Whether the weights were trained on photographs with the mean and deviation of ImageNet."""
+
+    @property
+    def name(self) -> str:
+        """What card, report and answers call it."""
+        return str(self.settings["name"])
 
     @property
     def size(self) -> int:
@@ -63,8 +67,11 @@ class Segmenter(SAM2VideoPredictor):  # type: ignore[misc]
 
         The package reads folders of JPEG only, 8 bits deep; the one function that does is put aside.
         """
-        with LOCK, mock.patch.object(
-            sam2.sam2_video_predictor, "load_video_frames", lambda **_: (slices, side, side)
+        with (
+            LOCK,
+            mock.patch.object(
+                sam2.sam2_video_predictor, "load_video_frames", lambda **_: (slices, side, side)
+            ),
         ):
             return self.init_state(video_path=None)
 

@@ -114,15 +114,15 @@ def clip(volume: Volume, size: int, slices: int, draw: np.random.Generator) -> C
         return clip(volume, size, slices, draw)
     first = int(draw.choice(enough))
     order = walk(first, len(labels), slices, draw)
-    shown = [
-        shown_as(mask[first], name, draw) for name, mask in zip(REGIONS, masks, strict=True)
-    ]
+    shown = [shown_as(mask[first], name, draw) for name, mask in zip(REGIONS, masks, strict=True)]
     square = moved(volume.squares[axis], draw)
     flip = [axis for axis in (-2, -1) if draw.random() < 0.5]
     images = torch.from_numpy(channels[:, order].astype(np.float32)).transpose(0, 1)
     cut = crops.cut(images, square, size)
     targets = crops.cut(torch.from_numpy(masks[:, order].astype(np.float32)), square, size, 0.0)
-    marks = crops.cut(torch.from_numpy(np.stack(shown).astype(np.float32))[:, None], square, size, 0.0)
+    marks = crops.cut(
+        torch.from_numpy(np.stack(shown).astype(np.float32))[:, None], square, size, 0.0
+    )
     return Clips(
         spoiled(cut, draw).flip(flip)[None],
         (marks > 0.5).float().flip(flip), targets.flip(flip),
@@ -177,9 +177,7 @@ def batch(shelf: Shelf, step: int, stage: Stage, clips: int, seed: int) -> Clips
     import torch
 
     draw = np.random.default_rng((seed, step))
-    found = [
-        clip(shelf.chosen(step, draw), stage.size, stage.slices, draw) for _ in range(clips)
-    ]
+    found = [clip(shelf.chosen(step, draw), stage.size, stage.slices, draw) for _ in range(clips)]
     parts = (torch.cat(parts) for parts in zip(*(one[:3] for one in found), strict=True))
     jump = int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
     return Clips(*parts, jump)
@@ -267,14 +265,14 @@ def loss_of(found: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor) -> tupl
         both = (hard & true).sum(dim=(1, 2)).float()
         union = (hard | true).sum(dim=(1, 2)).float()
         true_overlap = both / union.clamp(min=1)
-        right = (2 * both / (hard.sum(dim=(1, 2)) + true.sum(dim=(1, 2))).clamp(min=1) * there)
+        right = 2 * both / (hard.sum(dim=(1, 2)) + true.sum(dim=(1, 2))).clamp(min=1) * there
     overlap = (overlaps.flatten() - true_overlap).abs() * there
     absent = binary_cross_entropy_with_logits(scores.flatten(), there)
     count = there.sum().clamp(min=1)
     total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + 0.5 * absent
-    return total, right.view(-1, 3, len(found)).sum(dim=(0, 2)) / there.view(
-        -1, 3, len(found)
-    ).sum(dim=(0, 2)).clamp(min=1)
+    return total, right.view(-1, 3, len(found)).sum(dim=(0, 2)) / there.view(-1, 3, len(found)).sum(
+        dim=(0, 2)
+    ).clamp(min=1)
 
 
 def rate(step: int, recipe: tuple[Stage, ...]) -> float:
@@ -324,7 +322,9 @@ def fit(
         curve, start = state["curve"], state["step"]
         tensors = state["tensors"]
         average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
-        networks.put_back({k: v for k, v in tensors.items() if not k.startswith("average.")}, model, optimizer)
+        networks.put_back(
+            {k: v for k, v in tensors.items() if not k.startswith("average.")}, model, optimizer
+        )
     shelf, heard = Shelf(make, count), None
     clock = time.process_time()
     for step in range(start, sum(stage.steps for stage in recipe)):
@@ -347,12 +347,18 @@ def fit(
         curve.append([step, loss.item(), *dice.tolist()])
         if (step + 1) % every == 0:
             last = np.mean(curve[-every:], axis=0)
-            print(f"{step + 1} {stage.size} loss {last[1]:.3f} dice {last[2:].round(3)} "
-                  f"{(time.process_time() - clock) / every:.2f} s/step", flush=True)
+            print(
+                f"{step + 1} {stage.size} loss {last[1]:.3f} dice {last[2:].round(3)} "
+                f"{(time.process_time() - clock) / every:.2f} s/step",
+                flush=True,
+            )
             clock = time.process_time()
             if keep:
-                keep({"curve": curve, "step": step + 1},
-                     networks.state_of(model, optimizer) | {f"average.{k}": v for k, v in average.items()})
+                keep(
+                    {"curve": curve, "step": step + 1},
+                    networks.state_of(model, optimizer)
+                    | {f"average.{k}": v for k, v in average.items()},
+                )
     model.load_state_dict(average)
     return model.eval()
 
