@@ -10,7 +10,7 @@ Source:  none.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,18 +39,18 @@ class Asked(NamedTuple):
 
 def parse(text: str, case: brats.Case) -> Asked:
     """Return the prompt that a text means; InputInvalid tells what is wrong with it."""
+    from . import prompts
+
     kind, _, rest = text.partition(":")
     if kind == "mask":
         return of_mask(Path(rest), case)
-    if not re.fullmatch(PATTERN, text):
-        raise InputInvalid(f"case {case.name}, prompt: found {text!r}; wanted {WANTED}")
-    number, _, places = rest.partition(":")
-    values = [int(value) for value in places.split(",")]
-    corners = [(*values[at : at + 2], int(number)) for at in range(0, len(values), 2)]
-    return of_corners(kind, corners, case)
+    said = prompts.parse(text)
+    values = said.value.tolist()
+    corners = [(*values[at : at + 2], said.slice) for at in range(0, len(values), 2)]
+    return of_corners(said.kind, corners, case)
 
 
-def of_corners(kind: str, corners: list[tuple[int, int, int]], case: brats.Case) -> Asked:
+def of_corners(kind: str, corners: Sequence[tuple[float, float, float]], case: brats.Case) -> Asked:
     """Return a point, or a box of two corners, given as voxels of the file."""
     import numpy as np
 
@@ -87,17 +87,17 @@ def axis_of(case: brats.Case, axis: int) -> int:
     return axis if case.original is None else int(case.original.orientation[axis, 0])
 
 
-def in_ras(voxel: tuple[int, int, int], case: brats.Case) -> np.ndarray:
+def in_ras(voxel: tuple[float, float, float], case: brats.Case) -> np.ndarray:
     """Return a voxel of the file as one of the case; InputInvalid outside of it."""
     import numpy as np
 
-    found = np.zeros(3, int)
+    found = np.zeros(3)
     for axis, at in enumerate(voxel):
         place = axis_of(case, axis)
         size = case.shape[place]
         if not 0 <= at < size:
             raise InputInvalid(
-                f"case {case.name}, prompt: found voxel {at} along axis {'IJK'[axis]}; wanted 0 to "
+                f"case {case.name}, prompt: found voxel {at:g} along axis {'IJK'[axis]}; wanted 0 to "
                 f"{size - 1}"
             )
         flipped = case.original is not None and case.original.orientation[axis, 1] < 0

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from slipway import Run
 
+UNET = "jobs.medsam.unet.Segmenter"
 BRIGHT = {"WT": "flair", "TC": "t1ce", "ET": "t1ce"}
 """Where each region shows brightest."""
 DEVIATIONS = 2.0

@@ -330,6 +330,19 @@ def _labels(data: np.ndarray, files: Files) -> np.ndarray:
     return table[data.astype(np.uint8)]
 
 
+def read_one(content: Content, name: str) -> Case:
+    """Return a case of one file: four modalities in the Decathlon's order, or one, as FLAIR."""
+    if len(_nifti(content, f"case {name}").shape) > 3:
+        return read(Files(name, stack=content))
+    return read(Files(name, {"flair": content}), ["flair"])
+
+
+def three_of(case: Case) -> tuple[str, ...]:
+    """Return what fills the three channels of a case; for one that it lacks its first volume."""
+    first = next(iter(case.volumes))
+    return tuple(name if name in case.volumes else first for name in CHANNELS)
+
+
 def read_mask(content: Content, case: str = "", kind: str = "mask") -> np.ndarray:
     """Return a mask of one file as bool (x, y, z) in RAS: what is not zero."""
     return _image(content, case, kind).data != 0

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import click
 
-from slipway import Field, Input, Job, Media, Output, Run
+from slipway import Field, Input, Job, Media, Output, Run, store
 from slipway.errors import InputInvalid
 from slipway.types import model_validator
 
-from . import asking, brats, charts, cohort, network, outcomes, propagation, rivals, sections
+from . import asking, baseline, brats, cohort, fitting, network, outcomes, propagation, sections, studies
 
 if TYPE_CHECKING:
     from .predictor import Segmenter
 
-job = Job.here(__file__, trusted=(*network.TRUSTED, rivals.UNET))
+job = Job.here(__file__, trusted=(*network.TRUSTED, baseline.UNET))
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 HOW = (
@@ -105,7 +105,7 @@ def train(
         found: Segmenter = network.load(checkpoint, config, size)
         run.note(f"The weights are {found.name}, as they were downloaded.")
         return found
-    return rivals.small(run, start, steps)
+    return fitting.small(run, start, steps)
 
 
 @job.evaluate
@@ -119,7 +119,7 @@ def evaluate(run: Run, model: Segmenter, kinds: tuple[str, ...], place: str, **g
     settings = settings_of(run, given)
     found = outcomes.Outcomes()
     where = propagation.PLACES.get(place, place)
-    unet = rivals.unet(run)
+    unet = fitting.unet(run)
     for case in sections.each(run):
         asked = {kind: propagation.asked(case, kind, where, seed=run.seed) for kind in kinds}
         outcomes.add_case(found, sections.folder_of(run), case, asked, model, settings, unet)
@@ -129,6 +129,31 @@ def evaluate(run: Run, model: Segmenter, kinds: tuple[str, ...], place: str, **g
     for section in (sections.spread, sections.overlay, sections.failures):
         section(run, found, kinds[0])
     sections.paper(run)
+
+
+@job.command
+@click.option("--steps", type=click.IntRange(1), default=baseline.STEPS, show_default=True)
+@click.option("--phantoms", type=click.IntRange(1), default=16, show_default=True,
+              help="To train on where no patients are prepared for it.")  # fmt: skip
+def baseline_unet(run: Run, steps: int, phantoms: int) -> None:
+    """Train the U-Net that evaluate sets beside, on the same patients."""
+    store.save(fitting.fit_unet(run, steps, phantoms), run.out / "benchmarks" / "unet")
+    click.echo(run.out / "benchmarks" / "unet")
+
+
+@job.command
+@click.option("--patients", type=click.IntRange(1), default=None, help="Of the held-out ones.")
+def prompt_study(run: Run, patients: int | None) -> None:
+    """Vary the kind, place, jitter and slice of the prompt, and the modalities."""
+    studies.prompts(run, job.load(run.out / "model"), patients)
+
+
+@job.command
+@click.option("--patients", type=click.IntRange(1), default=None, help="Of the held-out ones.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+def bank_study(run: Run, patients: int | None, seeds: int) -> None:
+    """Compare the banks on clean, shuffled and corrupted volumes, and K and the threshold."""
+    studies.banks(run, job.load(run.out / "model"), patients, seeds)
 
 
 @job.command
