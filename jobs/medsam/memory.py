@@ -2,10 +2,10 @@
 
 SAM 2 recalls the six slices that came last, good or bad (``fifo``). MedSAM-2's self-sorting bank
 keeps the slices whose mask is trusted and that differ most from each other, wherever they lie, and
-recalls them by their likeness to the slice at hand. The paper gives no K, no threshold, and no word
-on what E is where it is compared with an image; here K is 6 (the slots SAM 2 has), the threshold 0.6,
-and E is compared by its slice's image feature, as the authors' code does for single images. Their
-released code for volumes has no such bank: this follows the text.
+recalls them by their likeness to the slice at hand. The paper gives no K, no threshold, and no
+word on what E is where it is compared with an image. Here K is 6, the slots that SAM 2 has, the
+threshold is 0.6, and E is compared by its slice's image feature, as the authors' code does for
+single images. Their released code for volumes has no such bank: this follows the text.
 
 Source:  Zhu et al., MedSAM-2, arXiv 2408.00874v2, section 3.2, equations 2 to 5; Ravi et al., SAM 2,
          arXiv 2408.00714 (fifo).
@@ -44,7 +44,7 @@ def most_dissimilar(features: Tensor, k: int) -> list[int]:
 
 
 def chances(query: Tensor, features: Tensor) -> Tensor:
-    """Return p_i (n,) in proportion to the likeness of features (n, d) to a query (d,), equation 5.
+    """Return p_i (n,), as the likeness of features (n, d) to a query (d,), equation 5.
 
     Likeness is the cosine; what is unlike (below 0) has no chance, and where all are, all have one.
     """
@@ -65,7 +65,7 @@ def resampled(chance: Tensor, draw: Generator) -> list[int]:
 
 @dataclass
 class Memory:
-    """What is remembered of a slice: its place, the network's output for it, image feature, trust."""
+    """What is remembered of a slice: its place, the network's output, image feature and trust."""
 
     place: int
     output: dict[str, Any]
@@ -90,7 +90,7 @@ class Bank:
         self.draw = torch.Generator().manual_seed(self.seed)
 
     def offer(self, memory: Memory) -> None:
-        """Take a slice in if it is trusted, and drop the most redundant one if there are too many."""
+        """Take a slice in if it is trusted; of too many the most redundant one goes."""
         import torch
 
         entered, left = False, None
@@ -106,7 +106,7 @@ class Bank:
                          "held": [one.place for one in self.held]})  # fmt: skip
 
     def recalled(self, query: Tensor, place: int) -> list[Memory]:
-        """Return the memories to attend to from a slice with feature ``query`` (d,), nearest first."""
+        """Return the memories for a slice with feature ``query`` (d,), nearest first."""
         import torch
 
         found = list(self.held)

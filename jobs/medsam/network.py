@@ -74,6 +74,7 @@ def load(checkpoint: Path, config: str, size: int | None = None) -> Configured:
 def tensors(path: Path) -> dict[str, Tensor]:
     """Return the named tensors of a file: safetensors, or PyTorch's with nothing but tensors."""
     import pickle
+    import warnings
 
     import torch
     from safetensors import SafetensorError
@@ -84,7 +85,9 @@ def tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle's age
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         first = str(error).partition("\n")[0]
         raise InputInvalid(

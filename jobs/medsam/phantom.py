@@ -219,7 +219,7 @@ def scanned(draw: Generator, signal: Tensor, brain: Tensor) -> Tensor:
 def head(
     seed: int, names: Sequence[str] = tuple(CONTRASTS)
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return volumes (*BOX) float32 and their labels (*BOX) uint8; equal arguments, equal heads."""
+    """Return volumes (*BOX) float32 and labels (*BOX) uint8; equal arguments, equal heads."""
     import torch
 
     draw = torch.Generator().manual_seed(seed)

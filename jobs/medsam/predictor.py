@@ -63,16 +63,14 @@ class Segmenter(SAM2VideoPredictor):  # type: ignore[misc]
         return int(self.image_size)
 
     def start(self, slices: Sequence[Tensor], side: int) -> dict[str, Any]:
-        """Return the state for slices, each (3, size, size), made when looked at; masks of ``side``.
+        """Return the state for slices (3, size, size), made when looked at; masks of ``side``.
 
-        The package reads folders of JPEG only, 8 bits deep; the one function that does is put aside.
+        The package reads folders of JPEG, 8 bits deep; the one function that does is put aside.
         """
-        with (
-            LOCK,
-            mock.patch.object(
-                sam2.sam2_video_predictor, "load_video_frames", lambda **_: (slices, side, side)
-            ),
-        ):
+        place = mock.patch.object(
+            sam2.sam2_video_predictor, "load_video_frames", return_value=(slices, side, side)
+        )
+        with LOCK, place:
             return self.init_state(video_path=None)
 
     def _track_step(

@@ -112,7 +112,7 @@ def inner_point(mask: np.ndarray, jitter: float, draw: Generator) -> np.ndarray:
 
 
 def rasterised(prompt: Prompt, shape: tuple[int, int], region: str = "WT") -> np.ndarray:
-    """Return the mask (y, x) bool that stands for a prompt; a point's disk has a region's radius."""
+    """Return the mask (y, x) bool that stands for a prompt; a region names a disk's radius."""
     import numpy as np
 
     if prompt.kind == "mask":
