@@ -13,7 +13,6 @@ Source:  Ravi et al., arXiv 2408.00714, section 4 and appendix D (losses 20 foca
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -89,15 +88,16 @@ class Shelf:
 
     def __init__(self, make: Callable[[int], Volume], count: int) -> None:
         self.make, self.count = make, count
-        self.kept: OrderedDict[int, Volume] = OrderedDict()
+        self.kept: dict[int, Volume] = {}
 
     def chosen(self, step: int, draw: np.random.Generator) -> Volume:
         """Return a volume of the window at a step."""
-        number = (step // FRESH + int(draw.integers(min(WINDOW, self.count)))) % self.count
+        first = step // FRESH
+        number = (first + int(draw.integers(min(WINDOW, self.count)))) % self.count
         if number not in self.kept:
             self.kept[number] = self.make(number)
-            if len(self.kept) > WINDOW:
-                self.kept.popitem(last=False)
+            for old in [old for old in self.kept if (old - first) % self.count >= WINDOW]:
+                del self.kept[old]
         return self.kept[number]
 
 

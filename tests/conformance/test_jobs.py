@@ -83,8 +83,11 @@ def test_the_dockerfile_stands_on_the_base_of_job_toml(folder, at):
     lines = path.read_text("utf-8").splitlines()
     instructions = [line for line in lines if line.strip() and not line.startswith("#")]
     wanted = [f"ARG BASE=slipway/{JobSpec.read(folder).base}", "FROM ${BASE}"]
-    assert wanted == instructions[:2], f"{at(path)}: found {instructions[:2]}, wanted {wanted}"
-    assert 4 <= len(lines) <= 10, f"{at(path)}: found {len(lines)} lines, wanted 4 to 10"
+    stages = [line for line in instructions if line.startswith("FROM ")]
+    found = [instructions[0], stages[-1]]  # before the job's own stage, what installs its lock
+    assert wanted == found, f"{at(path)}: found {found}, wanted {wanted}"
+    most = 20 if (folder / "requirements.txt").is_file() else 10
+    assert 4 <= len(lines) <= most, f"{at(path)}: found {len(lines)} lines, wanted 4 to {most}"
 
 
 def test_the_docstring_names_data_and_source(folder, tree, at):
