@@ -97,8 +97,8 @@ def in_ras(voxel: tuple[float, float, float], case: brats.Case) -> np.ndarray:
         size = case.shape[place]
         if not 0 <= at < size:
             raise InputInvalid(
-                f"case {case.name}, prompt: found voxel {at:g} along axis {'IJK'[axis]}; wanted 0 to "
-                f"{size - 1}"
+                f"case {case.name}, prompt: found voxel {at:g} along axis {'IJK'[axis]}; "
+                f"wanted 0 to {size - 1}"
             )
         flipped = case.original is not None and case.original.orientation[axis, 1] < 0
         found[place] = size - 1 - at if flipped else at

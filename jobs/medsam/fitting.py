@@ -130,4 +130,3 @@ def some_phantoms(count: int) -> list[brats.Case]:
     from . import phantom
 
     return [phantom.case(seed) for seed in range(count)]
-

@@ -21,9 +21,11 @@ import click
 
 from slipway import Field, Input, Job, Media, Output, Run, store
 from slipway.errors import InputInvalid
+from slipway.scoring.shards import parse_shard
 from slipway.types import model_validator
 
-from . import asking, baseline, brats, cohort, fitting, network, outcomes, propagation, sections, studies
+from . import asking, baseline, brats, cohort, fitting, network, outcomes, paper, propagation
+from . import sections, segmenting, studies
 
 if TYPE_CHECKING:
     from .predictor import Segmenter
@@ -89,7 +91,7 @@ def prepare(run: Run, phantoms: int | None) -> None:
 @click.option("--start", type=click.Choice(["shipped", "nothing"]), default="shipped",
               show_default=True, help="Weights to begin with.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(0), default=None,
-              help="Steps of training; by default none from shipped weights, all from nothing.")  # fmt: skip
+              help="Of training; default: none from shipped weights.")  # fmt: skip
 @click.option("--checkpoint", type=FILE, default=None, help="Weights of SAM 2 or MedSAM-2 instead.")
 @click.option("--config", type=click.Choice([*network.CONFIGS]), default=None,
               help="What the checkpoint is of.")  # fmt: skip
@@ -110,7 +112,7 @@ def train(
 
 @job.evaluate
 @click.option("--prompt", "kinds", multiple=True, type=click.Choice(propagation.KINDS),
-              default=["box"], show_default=True, help="Kinds of prompt, the first for pictures.")  # fmt: skip
+              default=["box"], show_default=True, help="Kinds; pictures of the first.")  # fmt: skip
 @click.option("--place", type=click.Choice([*propagation.PLACES, "largest"]), default="middle",
               show_default=True, help="The slice of each region that is prompted.")  # fmt: skip
 @how
@@ -128,7 +130,51 @@ def evaluate(run: Run, model: Segmenter, kinds: tuple[str, ...], place: str, **g
     sections.scores(run, found)
     for section in (sections.spread, sections.overlay, sections.failures):
         section(run, found, kinds[0])
-    sections.paper(run)
+    sections.method(run)
+
+
+@job.command
+@click.option(
+    "--cases",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="A folder of patients, or one NIfTI file.",
+)
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where masks go; default segmented/ in the artifacts.",
+)
+@click.option(
+    "--prompt", default=None, help="For all patients: " + asking.WANTED + ", or mask:FILE."
+)
+@click.option(
+    "--region",
+    type=click.Choice([*brats.REGIONS]),
+    default="WT",
+    show_default=True,
+    help="What --prompt points at.",
+)
+@click.option("--prompts", type=FILE, default=None, help="CSV: case, region, prompt.")
+@click.option(
+    "--kind",
+    type=click.Choice(propagation.KINDS),
+    default=None,
+    help="Make prompts of the labels instead, on the middle slice.",
+)
+@click.option("--shard", default=None, metavar="I/N", help="Every N-th patient, from the I-th on.")
+@how  # fmt: skip
+def segment(
+    run: Run, cases: Path, to: Path | None, prompt: str | None, region: str, prompts: Path | None,
+    kind: str | None, shard: str | None, **given: Any,
+) -> None:  # fmt: skip
+    """Write a NIfTI mask for each patient of a folder, and go on where it was stopped."""
+    wishes = segmenting.Wishes(segmenting.read_table(prompts), prompt, region, kind)
+    files = segmenting.mine(segmenting.patients(cases), parse_shard(shard))[: run.limit]
+    model, identity = job.load(run.out / "model"), store.identity(run.out / "model")
+    segmenting.segment_all(run, model, identity, files, wishes, settings_of(run, given),
+                           to or run.out / "segmented")  # fmt: skip
 
 
 @job.command
@@ -166,6 +212,16 @@ def overlay(run: Run) -> None:
 def failures(run: Run) -> None:
     """Show the worst patients and slices, and what is wrong with them."""
     sections.failures(run, *sections.evaluated(run))
+
+
+@job.command
+def paper_summary(run: Run) -> None:
+    """Print what the paper adds to SAM 2, and the published figures with their sources."""
+    sections.method(run)
+    for text in paper.SUMMARY:
+        click.echo(f"{text}\n")
+    for row in paper.published():
+        click.echo("; ".join(row.values()))
 
 
 NIFTI = Media("application/gzip", "application/x-nifti")

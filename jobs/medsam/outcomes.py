@@ -212,7 +212,7 @@ def rounded(value: float, places: int = 3) -> str:
 
 def interval(value: measures.Mean) -> str:
     """Return an interval for a table."""
-    return "–" if value.low is None else f"{value.low:.3f} to {value.high:.3f}"
+    return "none" if value.low is None else f"{value.low:.3f} to {value.high:.3f}"
 
 
 def patients(outcomes: Outcomes, methods: Iterable[str]) -> list[Row]:

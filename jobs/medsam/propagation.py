@@ -107,7 +107,7 @@ def drawn(prompt: Prompt, case: brats.Case, region: str) -> np.ndarray:
 def answered(
     network: Segmenter, case: brats.Case, given: Mapping[str, Prompt], settings: Settings
 ) -> Answer:
-    """Return masks for prompts on slices of the settings' plane; nothing for regions without one."""
+    """Return masks for prompts on slices of the settings' plane; a region without one is empty."""
     from . import predictor
 
     started = time.perf_counter()

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import brats, charts, cohort, measures, outcomes, overlays, propagation
+from . import brats, charts, cohort, measures, outcomes, overlays, paper, propagation
 
 if TYPE_CHECKING:
     from slipway import Run
 
     from .outcomes import Outcomes
+    from .predictor import Segmenter
 
 SHOWN = 5
 """Patients in the montages."""
@@ -32,7 +33,7 @@ def folder_of(run: Run) -> Path:
 
 
 def scores(run: Run, found: Outcomes) -> None:
-    """Put the measures of all methods into the report, and those of the network into the metrics."""
+    """Put the measures of all methods into the report and the metrics."""
     for method in found.methods:
         for region in brats.REGIONS:
             for measure in ("dice", "iou", "hd95", "surface_dice", "dice_with_prompt",
@@ -40,7 +41,7 @@ def scores(run: Run, found: Outcomes) -> None:
                 name = f"{method.split()[0].lower().replace('-', '')}_{region.lower()}_{measure}"
                 run.log(**{name: measures.mean(found.values(method, region, measure)).mean})
     caption = ("Means over the held-out patients. Dice and IoU are without the prompted slice; "
-               "false slices: the share of slices without the region on which it is claimed.")  # fmt: skip
+               "false slices: of those without the region, the share claimed.")  # fmt: skip
     run.table("regions", outcomes.table(found, found.methods, run.seed), caption)
     run.table("patients", outcomes.patients(found, found.methods), "Each held-out patient.")
     means = {
@@ -51,11 +52,11 @@ def scores(run: Run, found: Outcomes) -> None:
         for region in brats.REGIONS
     }
     run.figure("methods", charts.methods(means, len(found.cases)),
-               "The prompted methods get one slice; the U-Net gets none, but learned from masks.")  # fmt: skip
+               "The prompted methods get one slice; the U-Net gets none.")  # fmt: skip
 
 
 def spread(run: Run, found: Outcomes, kind: str) -> None:
-    """Show how quality falls with the distance from the prompt, and what the network knows of it."""
+    """Show how quality falls with the distance from the prompt, and what the network knows."""
     import numpy as np
 
     mine = [row for row in found.slices if row["method"] == outcomes.method_of(kind)]
@@ -79,11 +80,12 @@ def spread(run: Run, found: Outcomes, kind: str) -> None:
 
 def overlay(run: Run, found: Outcomes, kind: str) -> None:
     """Draw the first patients, and the slices of the first one to scroll through."""
+    method = outcomes.method_of(kind)
     for number, files in enumerate(cohort.read(run, "held_out")[:SHOWN]):
         case = brats.read(files)
         views = views_of(run, case, kind)
         rows = {row["region"]: row for row in found.regions
-                if (row["case"], row["method"]) == (case.name, outcomes.method_of(kind))}  # fmt: skip
+                if [row["case"], row["method"]] == [case.name, method]}  # fmt: skip
         told = ", ".join(f"{name} {rows[name]['dice']:.2f}" for name in views)
         run.figure(f"overlay-{number}", overlays.montage(list(views.values()), f"Dice {told}"),
                    f"{case.name}: {kind} prompt on one slice, from the feet up.")  # fmt: skip
@@ -122,7 +124,7 @@ def failures(run: Run, found: Outcomes, kind: str) -> None:
     share = sum(row["dice"] < 0.5 for row in mine) / len(mine)
     title = f"{share:.0%} of the slices have a Dice below 0.5: these are among the worst"
     run.figure("failures", overlays.gallery(pictures, title),
-               "The worst slice of each patient and region, the largest mistake first.")  # fmt: skip
+               "The slice with most wrong pixels of each patient and region.")  # fmt: skip
 
 
 def cause(row: dict[str, Any]) -> str:
@@ -181,3 +183,27 @@ def each(run: Run, part: str = "held_out") -> Iterator[brats.Case]:
     """Yield the patients of a part, one in memory at a time."""
     for files in run.progress(cohort.read(run, part), "patients"):
         yield brats.read(files)
+
+
+def evaluated(run: Run) -> tuple[Outcomes, str]:
+    """Return what the last evaluate found, and the kind of prompt of its pictures."""
+    found = outcomes.load(folder_of(run))
+    return found, found.methods[0].split()[0]
+
+
+def route(network: Segmenter) -> str:
+    """Tell how points and boxes get into the network."""
+    if network.native:
+        return "Points and boxes go in as they are."
+    return ("This small network gets a box as the ellipse in it and a point as a disk of the size "
+            "of a usual region, both as a mask.")  # fmt: skip
+
+
+def method(run: Run) -> None:
+    """Tell what MedSAM-2 is, and what was published about it."""
+    for text in paper.SUMMARY:
+        run.note(text)
+    run.figure("architecture", paper.architecture(), "One slice; the volume is gone through both "
+               "ways from the prompted slice.")  # fmt: skip
+    run.table("published", paper.published(), "Published figures, of other data and larger models: "
+              "not to be compared with those above.")  # fmt: skip

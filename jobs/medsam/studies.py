@@ -63,10 +63,10 @@ def prompts(run: Run, network: Segmenter, patients: int | None) -> None:
         means = by_region(mine, "name", "dice", run.seed)
         best = max(means["WT"], key=lambda name: means["WT"][name].mean)
         worst = min(means["WT"], key=lambda name: means["WT"][name].mean)
-        title = (f"{varied.capitalize()}: whole tumour from {means['WT'][worst].mean:.2f} ({worst}) "
-                 f"to {means['WT'][best].mean:.2f} ({best})")  # fmt: skip
+        title = (f"{varied.capitalize()}: whole tumour from {means['WT'][worst].mean:.2f} "
+                 f"({worst}) to {means['WT'][best].mean:.2f} ({best})")  # fmt: skip
         run.figure(varied.replace(" ", "-"), charts.study(title, "Dice", means),
-                   f"{counted(mine)}, mean and 95 % interval; without the prompted slice.")  # fmt: skip
+                   f"{counted(mine)}, mean and interval; without the prompted slice.")  # fmt: skip
         run.table(varied, table(means), f"Dice by {varied}.")
         run.log(**{f"{varied} {name} {region} dice".replace(" ", "_").lower(): value.mean
                    for region, one in means.items() for name, value in one.items()})  # fmt: skip
@@ -104,13 +104,13 @@ def banks(run: Run, network: Segmenter, patients: int | None, seeds: int) -> Non
         found = {condition: differences(rows, condition, region, run.seed)
                  for condition in CONDITIONS}  # fmt: skip
         run.figure(f"banks-{region}", charts.banks(found, number), f"{region}: paired differences, "
-                   f"mean and 95 % interval over volumes, each the mean of {seeds} seeds.")  # fmt: skip
+                   f"mean and interval over volumes, {seeds} seeds each.")  # fmt: skip
         run.log(**{f"{condition}_{bank}_{region}_minus_fifo".lower().replace("-", "_"): value.mean
                    for condition, one in found.items() for bank, value in one.items()})  # fmt: skip
     run.table("banks", bank_table(rows, run.seed), "Mean Dice and difference from fifo.")
     sizes = [row for row in rows if row["condition"] == "sizes"]
-    run.figure("sizes", charts.study("What K and the threshold change on corrupted volumes", "Dice",
-                                     by_region(sizes, "bank", "dice", run.seed)), counted(sizes))  # fmt: skip
+    run.figure("sizes", charts.study("K and threshold on corrupted volumes", "Dice",
+               by_region(sizes, "bank", "dice", run.seed)), counted(sizes))  # fmt: skip
     show(run)
 
 
@@ -160,7 +160,7 @@ def around(case: brats.Case) -> tuple[brats.Case, int]:
 
 
 def corrupted(channels: np.ndarray, keep: int, seed: int) -> np.ndarray:
-    """Return channels (3, z, y, x) with 30 % of the slices faded and noisy, not the prompted one."""
+    """Return channels (3, z, y, x) with 30 % of the slices spoiled, not the prompted one."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -191,7 +191,8 @@ def carried(
     )  # fmt: skip
     for region in given:
         mask, truth = (
-            measures.without_slice(part, at, 0) for part in (found.logits[region] > 0, truths[region])
+            measures.without_slice(part, at, 0)
+            for part in (found.logits[region] > 0, truths[region])
         )
         yield {"region": region, "dice": measures.dice(mask, truth)}
 
@@ -230,11 +231,16 @@ def bank_table(rows: Sequence[Row], seed: int) -> list[Row]:
                     {
                         "volumes": condition, "region": region, "bank": bank,
                         "Dice": outcomes.rounded(mean.mean), "interval": outcomes.interval(mean),
-                        "minus fifo": f"{apart[bank].mean:+.3f}" if bank in apart else "–",
-                        "interval of that": outcomes.interval(apart[bank]) if bank in apart else "–",
+                        "minus fifo": told(apart.get(bank)),
+                        "interval of that": outcomes.interval(apart[bank]) if bank in apart else "",
                     }
                 )  # fmt: skip
     return found
+
+
+def told(apart: measures.Mean | None) -> str:
+    """Return a difference with its sign."""
+    return "" if apart is None else f"{apart.mean:+.3f}"
 
 
 def by_region(
