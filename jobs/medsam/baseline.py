@@ -11,7 +11,7 @@ Source:  Otsu, IEEE Transactions on Systems, Man and Cybernetics 1979; Adams and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from slipway.logs import say
@@ -104,7 +104,7 @@ def classical(
 
 def trained(
     run: Run,
-    cases: Sequence[brats.Case],
+    cases: Iterable[brats.Case],
     steps: int,
     state: dict[str, Any],
     keep: Callable[[dict[str, Any], dict[str, Any]], None],

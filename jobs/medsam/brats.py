@@ -18,7 +18,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -245,6 +246,7 @@ def _nifti(content: Content, told: str) -> Any:
     """Return a nibabel image that is whole and of a bearable size."""
     import nibabel
     from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
 
     try:
         with _stream(content) as file:
@@ -259,7 +261,7 @@ def _nifti(content: Content, told: str) -> Any:
         raise DataUnavailable(f"{told}: no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputInvalid(f"{told}: found a broken gzip file ({error}); wanted it whole") from None
-    except (OSError, ValueError, HeaderDataError, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, HeaderDataError, WrapStructError) as error:
         raise InputInvalid(f"{told}: found no NIfTI file ({error})") from None
     if len(whole) < size:
         raise InputInvalid(f"{told}: found {len(whole):,} bytes of voxels; wanted {size:,}")
@@ -269,12 +271,13 @@ def _nifti(content: Content, told: str) -> Any:
     return kind.from_bytes(whole)
 
 
-def _stream(content: Content) -> Any:
+@contextmanager
+def _stream(content: Content) -> Iterator[Any]:
     """Open a file or bytes, unpacking gzip by what is in it, not by its name."""
-    file = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file) if packed else file
+    with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if packed else file
 
 
 def _header(head: bytes) -> Any:

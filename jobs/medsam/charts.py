@@ -103,8 +103,10 @@ def confidences(found: np.ndarray, true: np.ndarray) -> Figure:
     import numpy as np
 
     known = np.isfinite(true)
-    related = np.corrcoef(found[known], true[known])[0, 1] if known.sum() > 2 else np.nan
-    figure, (axes,) = panels(f"The network knows its bad slices: correlation {related:.2f}")
+    varied = known.sum() > 2 and found[known].std() > 0 and true[known].std() > 0
+    related = float(np.corrcoef(found[known], true[known])[0, 1]) if varied else 0.0
+    some = "well" if related > 0.7 else "somewhat" if related > 0.3 else "badly"
+    figure, (axes,) = panels(f"Confidence tells {some} how good a slice is: r {related:.2f}")
     axes.plot(found[known], true[known], "o", color=BLUE, alpha=0.25, ms=5)
     axes.plot([0, 1], [0, 1], "--", color=GREY, lw=2, label="equal")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))

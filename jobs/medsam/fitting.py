@@ -6,7 +6,7 @@ Source:  `training` for the small SAM 2, `baseline` for the U-Net.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .predictor import Segmenter
     from .training import Stage, Volume
 
-CHECKED = 4
+CHECKED = 3
 """Steps that are taken from nothing, as a check that training runs here."""
 PHANTOMS = 100_000
 OFTEN = 10
@@ -95,7 +95,7 @@ def check(run: Run, make: Callable[[int], Volume]) -> None:
         losses[:] = [row[1] for row in state["curve"]]
 
     recipe = (replace(training.RECIPE[0], steps=CHECKED),)
-    training.fit(make, 1, recipe, seed=run.seed, keep=keep, every=CHECKED)
+    training.fit(make, 1, recipe, clips=1, seed=run.seed, keep=keep, every=CHECKED)
     run.log(check_loss_first=losses[0], check_loss_last=losses[-1])
 
 
@@ -120,13 +120,14 @@ def unet(run: Run) -> Module | None:
 def fit_unet(run: Run, steps: int, phantoms: int) -> Module:
     """Train the U-Net on the prepared patients, or on the first phantoms of the training."""
     files = cohort.read(run, "train")
-    cases = [brats.read(entry) for entry in files] if files else some_phantoms(phantoms)
+    cases = (brats.read(entry) for entry in files) if files else some_phantoms(phantoms)
     state = run.resume() or {}
     return baseline.trained(run, cases, steps, state, run.checkpoint)
 
 
-def some_phantoms(count: int) -> list[brats.Case]:
-    """Return phantoms that the small SAM 2 may have been trained on too."""
+def some_phantoms(count: int) -> Iterator[brats.Case]:
+    """Yield the phantoms of the first seeds, which the small SAM 2 is trained on too."""
     from . import phantom
 
-    return [phantom.case(seed) for seed in range(count)]
+    for seed in range(count):
+        yield phantom.case(seed)

@@ -24,8 +24,20 @@ from slipway.errors import InputInvalid
 from slipway.scoring.shards import parse_shard
 from slipway.types import model_validator
 
-from . import asking, baseline, brats, cohort, fitting, network, outcomes, paper, propagation
-from . import sections, segmenting, studies
+from . import (
+    asking,
+    baseline,
+    brats,
+    cohort,
+    fitting,
+    network,
+    outcomes,
+    paper,
+    propagation,
+    sections,
+    segmenting,
+    studies,
+)
 
 if TYPE_CHECKING:
     from .predictor import Segmenter

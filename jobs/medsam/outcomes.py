@@ -74,6 +74,11 @@ def method_of(kind: str) -> str:
     return f"{kind} prompt"
 
 
+def short(method: str) -> str:
+    """Return what a method is called in a metric's name."""
+    return method.removesuffix(" prompt").lower().replace(" ", "_").replace("-", "")
+
+
 def mask_path(folder: Path, case: str, method: str, region: str) -> Path:
     """Return where the mask of a region lies."""
     return folder / case / f"{method.replace(' ', '-')}_{region}.nii.gz"

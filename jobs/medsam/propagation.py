@@ -71,7 +71,7 @@ def asked(
     """
     import numpy as np
 
-    from . import predictor, prompts
+    from . import predictor
 
     if case.segmentation is None:
         raise InputInvalid(f"case {case.name}: found no labels; wanted a prompt or labels")
@@ -81,9 +81,21 @@ def asked(
         mask = predictor.along(truth, plane)
         if mask.any():
             draw = np.random.default_rng((seed, number))
-            at = slice_at(mask, place)
-            found[name] = prompts.from_mask(mask[at], kind, at, jitter, draw)  # type: ignore[arg-type]
+            found[name] = prompt_of(mask, kind, slice_at(mask, place), jitter, draw)
     return found
+
+
+def prompt_of(
+    mask: np.ndarray,
+    kind: str,
+    at: int,
+    jitter: float = 0.0,
+    draw: np.random.Generator | None = None,
+) -> Prompt:
+    """Return a prompt of a kind for slice ``at`` of a mask (z, y, x)."""
+    from . import prompts
+
+    return prompts.from_mask(mask[at], kind, at, jitter, draw)  # type: ignore[arg-type]
 
 
 def slice_at(mask: np.ndarray, place: float | str) -> int:

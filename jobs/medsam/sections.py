@@ -38,7 +38,7 @@ def scores(run: Run, found: Outcomes) -> None:
         for region in brats.REGIONS:
             for measure in ("dice", "iou", "hd95", "surface_dice", "dice_with_prompt",
                             "false_slices"):  # fmt: skip
-                name = f"{method.split()[0].lower().replace('-', '')}_{region.lower()}_{measure}"
+                name = f"{outcomes.short(method)}_{region.lower()}_{measure}"
                 run.log(**{name: measures.mean(found.values(method, region, measure)).mean})
     caption = ("Means over the held-out patients. Dice and IoU are without the prompted slice; "
                "false slices: of those without the region, the share claimed.")  # fmt: skip
