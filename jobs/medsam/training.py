@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PROMPTED = {"mask": 0.5, "box": 0.25, "point": 0.25}
 """How often each kind of prompt is trained with."""
-WINDOW, FRESH = 20, 16
+WINDOW, FRESH = 12, 24
 """Volumes to choose from at any time, and steps after which the oldest makes room for another."""
 UNLIMITED = 1_000_000
 """Phantoms there are: no step sees one that an earlier window held."""
