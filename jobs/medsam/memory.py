@@ -4,11 +4,11 @@ SAM 2 recalls the six slices that came last, good or bad (``fifo``). MedSAM-2's 
 keeps the slices whose mask is trusted and that differ most from each other, wherever they lie, and
 recalls them by their likeness to the slice at hand. The paper gives no K, no threshold, and no
 word on what E is where it is compared with an image. Here K is 6, the slots that SAM 2 has, the
-threshold is 0.6, and E is compared by its slice's image feature, as the authors' code does for
+threshold 0.6, and E is compared by its slice's image feature, as the authors' code does for
 single images. Their released code for volumes has no such bank: this follows the text.
 
-Source:  Zhu et al., MedSAM-2, arXiv 2408.00874v2, section 3.2, equations 2 to 5; Ravi et al., SAM 2,
-         arXiv 2408.00714 (fifo).
+Source:  Zhu et al., MedSAM-2, arXiv 2408.00874v2, section 3.2, equations 2 to 5; Ravi et al.,
+         SAM 2, arXiv 2408.00714 (fifo).
 """
 
 from __future__ import annotations

@@ -19,8 +19,15 @@ from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
+from torch import nn
 
 from .predictor import Segmenter
+
+WAVES = 100.0
+"""Theta of the rotary places in memory attention: 10,000 is for pictures, and 8 x 8 or 16 x 16
+places would differ in few of its waves."""
+TIE = 2.0
+"""What both questions and answers of memory attention start with; see `tied`."""
 
 
 class Small(Segmenter):
@@ -52,6 +59,8 @@ class Small(Segmenter):
             only_obj_ptrs_in_the_past_for_eval=True, pred_obj_scores=True,
             pred_obj_scores_mlp=True, fixed_no_obj_ptr=True, use_mlp_for_obj_ptr_proj=True,
         )  # fmt: skip
+        for layer in self.memory_attention.layers:
+            tied(layer.cross_attn_image)
         self.settings = {
             "size": size, "width": width, "stages": [*stages], "whole": [*whole], "dim": dim,
             "memory": memory, "layers": layers, "name": name,
@@ -95,14 +104,27 @@ def encoder(width: int, stages: Sequence[int], whole: Sequence[int], dim: int) -
 def attention_layer(dim: int, memory: int) -> MemoryAttentionLayer:
     """Return one layer that looks at the slice itself and then at its memories."""
     side: dict[str, Any] = {
-        "embedding_dim": dim, "num_heads": 1, "downsample_rate": 1, "feat_sizes": (16, 16)
+        "embedding_dim": dim, "num_heads": 1, "downsample_rate": 1, "feat_sizes": (16, 16),
     }  # fmt: skip
     return MemoryAttentionLayer(
         d_model=dim, activation="relu", dim_feedforward=4 * dim, dropout=0.0,
         pos_enc_at_attn=False, pos_enc_at_cross_attn_keys=True, pos_enc_at_cross_attn_queries=False,
         self_attention=RoPEAttention(**side),
-        cross_attention=RoPEAttention(**side, rope_k_repeat=True, kv_in_dim=memory),
+        cross_attention=RoPEAttention(
+            **side, rope_theta=WAVES, rope_k_repeat=True, kv_in_dim=memory
+        ),
     )  # fmt: skip
+
+
+def tied(attention: RoPEAttention) -> None:
+    """Let fresh memory attention look at the same place of a memory, and learn from there.
+
+    With one constant in questions and keys alike, what rotary places add is largest where they
+    agree. Without it attention starts out the same everywhere, where the mask was is averaged away,
+    and a short training never finds out that there are prompts: it paints whatever is brightest.
+    """
+    for part in (attention.q_proj, attention.k_proj):
+        nn.init.constant_(part.bias, TIE)
 
 
 def memory_encoder(dim: int, memory: int) -> MemoryEncoder:

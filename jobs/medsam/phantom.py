@@ -278,9 +278,9 @@ def padded(volume: np.ndarray) -> np.ndarray:
     """Return a volume (*BOX) in the middle of one of BraTS's shape."""
     import numpy as np
 
-    room = [(whole - part) // 2 for whole, part in zip(SHAPE, BOX, strict=True)]
-    return np.pad(volume, [(side, whole - part - side)
-                           for side, whole, part in zip(room, SHAPE, BOX, strict=True)])  # fmt: skip
+    before = [(whole - part) // 2 for whole, part in zip(SHAPE, BOX, strict=True)]
+    room = zip(before, SHAPE, BOX, strict=True)
+    return np.pad(volume, [(side, whole - part - side) for side, whole, part in room])
 
 
 def write(folder: Path, seeds: Iterable[int]) -> list[Path]:

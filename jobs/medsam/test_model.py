@@ -1,5 +1,6 @@
-"""The memory banks against numbers worked by hand, the package's predictor, checkpoints, prompts."""
+"""The memory banks against numbers worked by hand, the package's predictor, checkpoints."""
 
+import contextlib
 import copy
 import math
 import os
@@ -144,7 +145,7 @@ def own_masks(model, slices, mask, place, reverse):
 
 
 def test_fifo_is_the_package_bit_for_bit_both_ways(tiny, volume):
-    channels, ball = volume
+    channels, _ = volume
     slices = predictor.Slices(tiny, channels, [*range(30), *range(30)], crops.around(channels))
     mask = torch.zeros(64, 64, dtype=torch.bool)
     mask[20:40, 25:45] = True
@@ -321,10 +322,8 @@ def test_prompts_of_a_command_line():
 @settings(max_examples=200, database=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_prompt_or_told(text):
-    try:
-        prompts.parse(text)
-    except InputInvalid as error:
-        assert "wanted" in str(error)
+    with contextlib.suppress(InputInvalid):
+        assert prompts.parse(text).kind in ("point", "box")
 
 
 def test_the_square_holds_the_head_and_gives_it_back():
@@ -357,7 +356,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_checkpoint_of_sam_2_1_tiny_is_loaded_and_takes_boxes_as_they_are(checkpoint, volume):
-    channels, ball = volume
+    channels, _ = volume
     found = network.load(checkpoint, "sam2.1-tiny", size=64)
     assert found.name == "sam2.1-tiny (sam2.1_hiera_tiny.pt, 64 px)"
     one, other = (
@@ -394,7 +393,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
 def test_what_is_no_checkpoint_is_told(tmp_path):
     with pytest.raises(DataUnavailable, match="no such file"):
         network.load(tmp_path / "none.pt", "sam2.1-tiny")
-    with pytest.raises(InputInvalid, match="wanted one of sam2.1-tiny"):
+    with pytest.raises(InputInvalid, match=r"wanted one of sam2\.1-tiny"):
         network.load(tmp_path / "none.pt", "sam3")
     with pytest.raises(InputInvalid, match="multiple of 32"):
         network.load(tmp_path / "none.pt", "sam2.1-tiny", size=369)

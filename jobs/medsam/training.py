@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from slipway import networks
+from slipway.logs import say
+
 from . import crops, network, phantom, prompts
 from .brats import REGIONS, normalised
 
@@ -26,27 +29,39 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from .predictor import Segmenter
+    from .nets import Small
+
+    Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
 PROMPTED = {"mask": 0.5, "box": 0.25, "point": 0.25}
 """How often each kind of prompt is trained with."""
-WINDOW, FRESH = 20, 16
+WINDOW, FRESH = 12, 24
 """Volumes to choose from at any time, and steps after which the oldest makes room for another."""
+UNLIMITED = 1_000_000
+"""Phantoms there are: no step sees one that an earlier window held."""
 LEAST = 12
 """Pixels that a region has on a prompted slice at least."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: pixels of a side, steps, slices of a clip, peak of the rate."""
+    """A stretch of training: pixels of a side, steps, slices of a clip, peak of the rate.
+
+    ``stride`` is how many slices two neighbours of a clip lie apart at most.
+    """
 
     size: int
     steps: int
     slices: int
     peak: float
+    stride: int = 8
 
 
-RECIPE = (Stage(128, 400, 3, 8e-4), Stage(128, 1600, 5, 8e-4), Stage(256, 1500, 5, 4e-4))
+RECIPE = (
+    Stage(128, 250, 2, 8e-4, 2), Stage(128, 700, 4, 8e-4), Stage(256, 600, 4, 5e-4)
+)  # fmt: skip
+STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
+"""How often neighbours lie up to so many slices apart."""
 
 
 class Volume(NamedTuple):
@@ -101,7 +116,7 @@ class Shelf:
         return self.kept[number]
 
 
-def clip(volume: Volume, size: int, slices: int, draw: np.random.Generator) -> Clips:
+def clip(volume: Volume, stage: Stage, draw: np.random.Generator) -> Clips:
     """Return one clip of a volume: a prompted slice and others ever further from it."""
     import torch
 
@@ -111,17 +126,18 @@ def clip(volume: Volume, size: int, slices: int, draw: np.random.Generator) -> C
     masks = np.stack([labels > 0, (labels == 1) | (labels == 4), labels == 4])
     enough = np.flatnonzero((masks.sum(axis=(2, 3)) >= LEAST).all(axis=0))
     if not len(enough):
-        return clip(volume, size, slices, draw)
+        return clip(volume, stage, draw)
     first = int(draw.choice(enough))
-    order = walk(first, len(labels), slices, draw)
+    order = walk(first, len(labels), stage, draw)
     shown = [shown_as(mask[first], name, draw) for name, mask in zip(REGIONS, masks, strict=True)]
     square = moved(volume.squares[axis], draw)
     flip = [axis for axis in (-2, -1) if draw.random() < 0.5]
     images = torch.from_numpy(channels[:, order].astype(np.float32)).transpose(0, 1)
-    cut = crops.cut(images, square, size)
-    targets = crops.cut(torch.from_numpy(masks[:, order].astype(np.float32)), square, size, 0.0)
+    cut = crops.cut(images, square, stage.size)
+    wanted = torch.from_numpy(masks[:, order].astype(np.float32))
+    targets = crops.cut(wanted, square, stage.size, 0.0)
     marks = crops.cut(
-        torch.from_numpy(np.stack(shown).astype(np.float32))[:, None], square, size, 0.0
+        torch.from_numpy(np.stack(shown).astype(np.float32))[:, None], square, stage.size, 0.0
     )
     return Clips(
         spoiled(cut, draw).flip(flip)[None],
@@ -129,15 +145,16 @@ def clip(volume: Volume, size: int, slices: int, draw: np.random.Generator) -> C
     )  # fmt: skip
 
 
-def walk(first: int, number: int, slices: int, draw: np.random.Generator) -> list[int]:
-    """Return ``slices`` slice numbers of ``number`` from ``first`` on, one way, within bounds.
+def walk(first: int, number: int, stage: Stage, draw: np.random.Generator) -> list[int]:
+    """Return the slices of a clip, of ``number``, from ``first`` on, one way, within bounds.
 
     Mostly small steps; now and then far ones, or the prompted slice once more.
     """
     way = 1 if draw.random() < 0.5 else -1
-    stride = int(draw.choice((1, 2, 3, 5, 8), p=(0.25, 0.25, 0.2, 0.2, 0.1)))
+    chance = np.array([part * (stride <= stage.stride) for stride, part in STRIDES.items()])
+    stride = int(draw.choice(list(STRIDES), p=chance / chance.sum()))
     again = 0 if draw.random() < 0.3 else stride
-    steps = [0, again, *(draw.integers(1, stride + 1, slices - 2))]
+    steps = [0, again, *(draw.integers(1, stride + 1, stage.slices - 2))]
     return [int(np.clip(first + way * far, 0, number - 1)) for far in np.cumsum(steps)]
 
 
@@ -177,7 +194,7 @@ def batch(shelf: Shelf, step: int, stage: Stage, clips: int, seed: int) -> Clips
     import torch
 
     draw = np.random.default_rng((seed, step))
-    found = [clip(shelf.chosen(step, draw), stage.size, stage.slices, draw) for _ in range(clips)]
+    found = [clip(shelf.chosen(step, draw), stage, draw) for _ in range(clips)]
     parts = (torch.cat(parts) for parts in zip(*(one[:3] for one in found), strict=True))
     jump = int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
     return Clips(*parts, jump)
@@ -189,7 +206,7 @@ class Heard:
     That constant has no gradient: a wrong "absent" early on would never be unlearned.
     """
 
-    def __init__(self, model: Segmenter) -> None:
+    def __init__(self, model: Small) -> None:
         self.said: tuple[Tensor, ...] = ()
         self.handle = model.sam_mask_decoder.register_forward_hook(self.hear)
 
@@ -198,7 +215,7 @@ class Heard:
         self.said = said
 
 
-def tracked(model: Segmenter, heard: Heard, clips: Clips) -> list[tuple[Tensor, Tensor, Tensor]]:
+def tracked(model: Small, heard: Heard, clips: Clips) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return logits (n, 1, s/4, s/4), IoU (n, 1) and object score (n, 1) after the first slice."""
     count, slices = clips.images.shape[:2]
     each = len(clips.prompts) // count
@@ -228,7 +245,7 @@ def tracked(model: Segmenter, heard: Heard, clips: Clips) -> list[tuple[Tensor, 
     return found
 
 
-def remember(model: Segmenter, out: dict[str, Any], features: list[Tensor], sizes: Any) -> None:
+def remember(model: Small, out: dict[str, Any], features: list[Tensor], sizes: Any) -> None:
     """Encode a prompted slice as the predictor does: from the mask at a quarter of the size."""
     from torch.nn.functional import interpolate
 
@@ -241,7 +258,7 @@ def remember(model: Segmenter, out: dict[str, Any], features: list[Tensor], size
 
 
 def loss_of(found: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss of tracked slices, and the mean Dice where there is something to find.
+    """Return the loss of tracked slices, and each region's Dice (3,) where it is to be found.
 
     ``targets`` (n, t, s, s) hold the prompted slice first. Logits are compared at half the
     size: an edge between two of their pixels has a right place.
@@ -257,23 +274,24 @@ def loss_of(found: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor) -> tupl
     there = (wanted.amax(dim=(1, 2)) > 0.5).float()
     raw = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     chance = logits.sigmoid()
-    missed = (chance - wanted).abs()
-    focal = 0.5 * (missed**2 * raw).mean(dim=(1, 2))
+    focal = 0.5 * ((chance - wanted).abs() ** 2 * raw).mean(dim=(1, 2))
     common = (chance * wanted).sum(dim=(1, 2))
     dice = 1 - (2 * common + 1) / (chance.sum(dim=(1, 2)) + wanted.sum(dim=(1, 2)) + 1)
-    with torch.no_grad():
-        hard, true = logits > 0, wanted > 0.5
-        both = (hard & true).sum(dim=(1, 2)).float()
-        union = (hard | true).sum(dim=(1, 2)).float()
-        true_overlap = both / union.clamp(min=1)
-        right = 2 * both / (hard.sum(dim=(1, 2)) + true.sum(dim=(1, 2))).clamp(min=1) * there
+    true_overlap, right = agreement(logits > 0, wanted > 0.5)
     overlap = (overlaps.flatten() - true_overlap).abs() * there
     absent = binary_cross_entropy_with_logits(scores.flatten(), there)
     count = there.sum().clamp(min=1)
     total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + 0.5 * absent
-    return total, right.view(-1, 3, len(found)).sum(dim=(0, 2)) / there.view(-1, 3, len(found)).sum(
-        dim=(0, 2)
-    ).clamp(min=1)
+    by_region = [part.view(-1, 3, len(found)).sum(dim=(0, 2)) for part in (right * there, there)]
+    return total, by_region[0] / by_region[1].clamp(min=1)
+
+
+def agreement(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Return IoU (n,) and Dice (n,) of masks (n, h, w), 0 where both are empty."""
+    both = (found & wanted).sum(dim=(1, 2)).float()
+    union = (found | wanted).sum(dim=(1, 2)).float()
+    sizes = found.sum(dim=(1, 2)) + wanted.sum(dim=(1, 2))
+    return both / union.clamp(min=1), 2 * both / sizes.clamp(min=1)
 
 
 def rate(step: int, recipe: tuple[Stage, ...]) -> float:
@@ -298,41 +316,27 @@ def stage_of(step: int, recipe: tuple[Stage, ...]) -> Stage:
 
 
 def fit(
-    make: Callable[[int], Volume] = phantom_volume, count: int = 100_000,
+    make: Callable[[int], Volume] = phantom_volume, count: int = UNLIMITED,
     recipe: tuple[Stage, ...] = RECIPE, clips: int = 2, seed: int = 0,
-    settings: Mapping[str, Any] | None = None, state: dict[str, Any] | None = None,
-    keep: Callable[[dict[str, Any], dict[str, Tensor]], None] | None = None, every: int = 50,
-) -> Segmenter:  # fmt: skip
+    settings: Mapping[str, Any] | None = None, start: Small | None = None,
+    state: Mapping[str, Any] | None = None, keep: Keep | None = None, every: int = 50,
+) -> Small:  # fmt: skip
     """Return a small network fitted to ``count`` volumes that ``make`` gives by number.
 
-    Every ``every`` steps ``keep`` is given what goes into a checkpoint: the state and its tensors,
-    which come back as ``state``. The weights are averaged over the last hundreds of steps.
+    It is fresh with ``settings``, or goes on from ``start``. Every ``every`` steps ``keep`` is
+    given the state and the tensors of a checkpoint, which come back as ``state``.
     """
-    import time
-
     import torch
 
-    from slipway import networks
-
     torch.manual_seed(seed)
-    model = network.small(**{**(settings or {}), "size": recipe[0].size})
-    average = {name: value.clone() for name, value in model.state_dict().items()}
+    model = start or network.small(**{**(settings or {}), "size": recipe[0].size})
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe[0].peak, weight_decay=0.01)
-    curve, start = [], 0
-    if state:
-        curve, start = state["curve"], state["step"]
-        tensors = state["tensors"]
-        average = {k[8:]: v for k, v in tensors.items() if k.startswith("average.")}
-        networks.put_back(
-            {k: v for k, v in tensors.items() if not k.startswith("average.")}, model, optimizer
-        )
-    shelf, heard = Shelf(make, count), None
-    clock = time.process_time()
-    for step in range(start, sum(stage.steps for stage in recipe)):
+    average = Average(model)
+    curve, first = taken_up(state, model, optimizer, average) if state else ([], 0)
+    shelf, heard = Shelf(make, count), Heard(model)
+    for step in range(first, sum(stage.steps for stage in recipe)):
         stage = stage_of(step, recipe)
-        if heard is None or model.image_size != stage.size:
-            model = resized(model, stage.size, optimizer)
-            heard = Heard(model)
+        resize(model, stage.size)
         given = batch(shelf, step, stage, clips, seed)
         for group in optimizer.param_groups:
             group["lr"] = rate(step, recipe)
@@ -341,37 +345,58 @@ def fit(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        share = min(0.998, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - share)
+        average.take(model, step)
         curve.append([step, loss.item(), *dice.tolist()])
         if (step + 1) % every == 0:
-            last = np.mean(curve[-every:], axis=0)
-            print(
-                f"{step + 1} {stage.size} loss {last[1]:.3f} dice {last[2:].round(3)} "
-                f"{(time.process_time() - clock) / every:.2f} s/step",
-                flush=True,
-            )
-            clock = time.process_time()
+            told(curve[-every:], stage)
             if keep:
-                keep(
-                    {"curve": curve, "step": step + 1},
-                    networks.state_of(model, optimizer)
-                    | {f"average.{k}": v for k, v in average.items()},
-                )
-    model.load_state_dict(average)
+                keep({"curve": curve, "step": step + 1},
+                     networks.state_of(model, optimizer) | average.named())  # fmt: skip
+    heard.handle.remove()
+    model.load_state_dict(average.tensors)
     return model.eval()
 
 
-def resized(model: Segmenter, size: int, optimizer: Optimizer) -> Segmenter:
-    """Set the size of a network in place: no weight depends on it."""
-    model.image_size = size
+class Average:
+    """Weights averaged over the last few hundred steps: smoother than those of any one step."""
+
+    def __init__(self, model: Small) -> None:
+        self.tensors = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def take(self, model: Small, step: int) -> None:
+        """Move a little towards the weights of a step, further at the start."""
+        share = min(0.995, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            self.tensors[name].lerp_(value, 1 - share)
+
+    def named(self) -> dict[str, Tensor]:
+        """Return the tensors under names of a checkpoint."""
+        return {f"average.{name}": value for name, value in self.tensors.items()}
+
+
+def taken_up(
+    state: Mapping[str, Any], model: Small, optimizer: Optimizer, average: Average
+) -> tuple[list[list[float]], int]:
+    """Put a checkpoint back, and return the curve so far and the next step."""
+    tensors = dict(state["tensors"])
+    for name in average.tensors:
+        average.tensors[name] = tensors.pop(f"average.{name}")
+    networks.put_back(tensors, model, optimizer)
+    return list(state["curve"]), int(state["step"])
+
+
+def told(rows: list[list[float]], stage: Stage) -> None:
+    """Say how the last steps went."""
+    _, loss, *dice = np.mean(rows, axis=0)
+    regions = ", ".join(f"{name} {part:.2f}" for name, part in zip(REGIONS, dice, strict=True))
+    say(f"step {rows[-1][0] + 1}, {stage.size} px: loss {loss:.3f}, Dice in clips {regions}")
+
+
+def resize(model: Small, size: int) -> None:
+    """Have a network work at another size; no weight depends on it."""
     side = size // model.backbone_stride
-    model.sam_image_embedding_size = side
+    model.image_size, model.sam_image_embedding_size = size, side
     encoder = model.sam_prompt_encoder
-    encoder.image_embedding_size = (side, side)
-    encoder.input_image_size = (size, size)
+    encoder.image_embedding_size, encoder.input_image_size = (side, side), (size, size)
     encoder.mask_input_size = (4 * side, 4 * side)
     model.settings["size"] = size
-    return model
