@@ -49,6 +49,8 @@ DECATHLON = {1: 2, 2: 1, 3: 4}
 DECATHLON_ORDER = ("flair", "t1", "t1ce", "t2")
 MOST_VOXELS = 2**27
 """Of one file, 15 times a volume of BraTS: a small file must not unfold to the whole memory."""
+SLACK = 2**20
+"""Bytes that may follow the voxels."""
 NAMED = re.compile(r"(?:(?P<case>.+)[_-])?(?P<kind>[A-Za-z0-9]+)\.nii(\.gz)?$", re.IGNORECASE)
 Content = Path | bytes
 
@@ -257,6 +259,7 @@ def _nifti(content: Content, told: str) -> Any:
                 raise InputInvalid(f"{told}: found {voxels:,} voxels; wanted 1 to {MOST_VOXELS:,}")
             size = int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
             whole = head + file.read(max(size - len(head), 0))
+            file.read(SLACK)  # at the end gzip compares its checksum
     except FileNotFoundError:
         raise DataUnavailable(f"{told}: no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
