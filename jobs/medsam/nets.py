@@ -19,7 +19,7 @@ from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
-from torch import nn
+from torch import Tensor, nn
 
 from .predictor import Segmenter
 
@@ -87,13 +87,31 @@ class Configured(Segmenter):
         self.settings = {"config": config, "size": size, "name": name}
 
 
+class Neck(FpnNeck):
+    """The package's feature pyramid whose last level is normalised, each feature over a slice.
+
+    Without it features grow in a fast training until the mask in a memory, which is added to them,
+    cannot be seen any more.
+    """
+
+    def __init__(self, d_model: int, **rest: Any) -> None:
+        super().__init__(d_model=d_model, **rest)
+        self.norm = nn.InstanceNorm2d(d_model, affine=True)
+
+    def forward(self, xs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return features and places of each level, the finest first."""
+        features, places = super().forward(xs)
+        features[2] = self.norm(features[2])
+        return features, places
+
+
 def encoder(width: int, stages: Sequence[int], whole: Sequence[int], dim: int) -> ImageEncoder:
     """Return Hiera with its feature pyramid."""
     trunk = Hiera(
         embed_dim=width, num_heads=1, stages=tuple(stages), global_att_blocks=tuple(whole),
         window_pos_embed_bkg_spatial_size=(7, 7), window_spec=(8, 4, 8, 4),
     )  # fmt: skip
-    neck = FpnNeck(
+    neck = Neck(
         position_encoding=PositionEmbeddingSine(num_pos_feats=dim), d_model=dim,
         backbone_channel_list=trunk.channel_list, fpn_top_down_levels=[2, 3],
         fpn_interp_model="nearest",

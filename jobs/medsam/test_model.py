@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from jobs.medsam import crops, memory, nets, network, phantom, predictor, prompts, training
+from jobs.medsam import brats, crops, memory, nets, network, phantom, predictor, prompts, training
 from slipway import store
 from slipway.errors import DataUnavailable, InputInvalid
 
@@ -484,3 +484,32 @@ def test_the_rate_rises_in_each_stage_and_falls_in_the_last():
     assert rates[:3] == pytest.approx([8e-4 / 25, 8e-4, 8e-4])
     assert rates[3] == pytest.approx(4e-4, rel=0.2)
     assert rates[4] < 1e-6
+
+
+# The shipped weights
+
+
+@pytest.fixture(scope="module")
+def around_the_tumour(patient):
+    """Channels (3, z, y, x) and labels of a phantom never trained on, 13 slices of its tumour."""
+    area = (patient.segmentation == 4).sum(axis=(0, 1))
+    middle = int(area.argmax())
+    near = slice(middle - 6, middle + 7)
+    labels = patient.segmentation.transpose(2, 1, 0)[near]
+    return brats.channels(patient)[:, near], labels
+
+
+def dice(found, wanted):
+    return 2 * (found & wanted).sum() / (found.sum() + wanted.sum())
+
+
+def test_two_prompts_on_one_slice_give_different_masks(around_the_tumour):
+    channels, labels = around_the_tumour
+    masks = {name: brats.region(labels, name) for name in brats.REGIONS}
+    given = {name: prompts.from_mask(mask[6], "mask", 6) for name, mask in masks.items()}
+    found = predictor.segment(network.shipped(), channels, given)
+    rest = np.arange(13) != 6
+    for name, wanted in masks.items():
+        got = {one: dice(logits[rest] > 0, wanted[rest]) for one, logits in found.logits.items()}
+        assert max(got, key=got.get) == name, got  # each answer is closest to what was asked for
+    assert dice(found.logits["WT"][rest] > 0, masks["WT"][rest]) > 0.85

@@ -3,7 +3,7 @@
 Whole tumour, core and rim of the same clip stand in one batch. A network shown one of them at a
 time learns to paint any tumour and to ignore prompt and memory; here that cannot lower the loss.
 Clips start on the prompted slice and go away from it in steps of random size along any axis.
-First at 128 pixels, where a step is cheap, then at the size it is used at.
+First at 128 pixels, where a step is cheap, last at the 256 it is used at.
 
 Data:    phantoms by seed, or cases; each made when needed, a few dozen in memory.
 Source:  Ravi et al., arXiv 2408.00714, section 4 and appendix D (losses 20 focal + dice + IoU +
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
+NAME = "small SAM 2 of 3.8 million weights, trained on phantoms"
 PROMPTED = {"mask": 0.5, "box": 0.25, "point": 0.25}
 """How often each kind of prompt is trained with."""
 WINDOW, FRESH = 12, 24
@@ -58,7 +59,8 @@ class Stage:
 
 
 RECIPE = (
-    Stage(128, 250, 2, 8e-4, 2), Stage(128, 700, 4, 8e-4), Stage(256, 600, 4, 5e-4)
+    Stage(128, 200, 2, 8e-4, 2), Stage(128, 700, 4, 8e-4), Stage(192, 500, 4, 6e-4),
+    Stage(256, 250, 4, 3e-4),
 )  # fmt: skip
 STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
 """How often neighbours lie up to so many slices apart."""
@@ -83,6 +85,11 @@ class Clips(NamedTuple):
     prompts: Tensor
     targets: Tensor
     jump: int = 0
+
+    def to(self, device: str) -> Clips:
+        """Return the batch on a device."""
+        tensors = (self.images, self.prompts, self.targets)
+        return Clips(*(part.to(device) for part in tensors), self.jump)
 
 
 def phantom_volume(seed: int) -> Volume:
@@ -320,16 +327,18 @@ def fit(
     recipe: tuple[Stage, ...] = RECIPE, clips: int = 2, seed: int = 0,
     settings: Mapping[str, Any] | None = None, start: Small | None = None,
     state: Mapping[str, Any] | None = None, keep: Keep | None = None, every: int = 50,
+    device: str = "cpu",
 ) -> Small:  # fmt: skip
     """Return a small network fitted to ``count`` volumes that ``make`` gives by number.
 
-    It is fresh with ``settings``, or goes on from ``start``. Every ``every`` steps ``keep`` is
-    given the state and the tensors of a checkpoint, which come back as ``state``.
+    It is fresh with ``settings``, or goes on from ``start``, which it changes. Every ``every``
+    steps ``keep`` is given the state and the tensors of a checkpoint, which come back as ``state``.
     """
     import torch
 
     torch.manual_seed(seed)
-    model = start or network.small(**{**(settings or {}), "size": recipe[0].size})
+    model = start or network.small(**{"name": NAME, **(settings or {}), "size": recipe[0].size})
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe[0].peak, weight_decay=0.01)
     average = Average(model)
     curve, first = taken_up(state, model, optimizer, average) if state else ([], 0)
@@ -337,7 +346,7 @@ def fit(
     for step in range(first, sum(stage.steps for stage in recipe)):
         stage = stage_of(step, recipe)
         resize(model, stage.size)
-        given = batch(shelf, step, stage, clips, seed)
+        given = batch(shelf, step, stage, clips, seed).to(device)
         for group in optimizer.param_groups:
             group["lr"] = rate(step, recipe)
         loss, dice = loss_of(tracked(model, heard, given), given.targets)
@@ -354,7 +363,7 @@ def fit(
                      networks.state_of(model, optimizer) | average.named())  # fmt: skip
     heard.handle.remove()
     model.load_state_dict(average.tensors)
-    return model.eval()
+    return model.cpu().eval()
 
 
 class Average:
@@ -380,7 +389,7 @@ def taken_up(
     """Put a checkpoint back, and return the curve so far and the next step."""
     tensors = dict(state["tensors"])
     for name in average.tensors:
-        average.tensors[name] = tensors.pop(f"average.{name}")
+        average.tensors[name].copy_(tensors.pop(f"average.{name}"))
     networks.put_back(tensors, model, optimizer)
     return list(state["curve"]), int(state["step"])
 
