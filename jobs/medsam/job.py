@@ -126,7 +126,7 @@ def train(
 @click.option("--prompt", "kinds", multiple=True, type=click.Choice(propagation.KINDS),
               default=["box"], show_default=True, help="Kinds; pictures of the first.")  # fmt: skip
 @click.option("--place", type=click.Choice([*propagation.PLACES, "largest"]), default="middle",
-              show_default=True, help="The slice of each region that is prompted.")  # fmt: skip
+              show_default=True, help="The prompted slice of the tumour.")  # fmt: skip
 @how
 def evaluate(run: Run, model: Segmenter, kinds: tuple[str, ...], place: str, **given: Any) -> None:
     """Segment the held-out patients from one prompt, and measure and show what came of it."""

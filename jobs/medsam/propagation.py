@@ -67,7 +67,8 @@ def asked(
 ) -> dict[str, Prompt]:
     """Return a prompt for each region that a patient has, made of the truth on one slice.
 
-    ``place`` is the slice's share of the way from the region's first to its last, or `largest`.
+    ``place`` is the slice's share of the way through the whole tumour, or `largest`: a person looks
+    at one slice. A region that is not on it gets one of its own, chosen alike.
     """
     import numpy as np
 
@@ -76,12 +77,13 @@ def asked(
     if case.segmentation is None:
         raise InputInvalid(f"case {case.name}: found no labels; wanted a prompt or labels")
     found = {}
+    labels = predictor.along(case.segmentation.transpose(2, 1, 0), plane)
+    shared = slice_at(labels > 0, place) if labels.any() else 0
     for number, name in enumerate(regions):
-        truth = brats.region(case.segmentation, name).transpose(2, 1, 0)
-        mask = predictor.along(truth, plane)
+        mask = brats.region(labels, name)
         if mask.any():
-            draw = np.random.default_rng((seed, number))
-            found[name] = prompt_of(mask, kind, slice_at(mask, place), jitter, draw)
+            at = shared if mask[shared].any() else slice_at(mask, place)
+            found[name] = prompt_of(mask, kind, at, jitter, np.random.default_rng((seed, number)))
     return found
 
 
