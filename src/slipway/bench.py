@@ -23,13 +23,17 @@ BATCHES = (1, 8, 64, 512)
 
 
 def measure(job: Job, out: Path, seconds: float, form: str) -> str:
-    """Time score() for each batch size during ``seconds``; write ``bench.json``, return a table."""
+    """Time score() for each batch size during ``seconds``; write ``bench.json``, return a table.
+
+    No batch is larger than a request may be.
+    """
     started = time.perf_counter()
     model = job.load(out / "model", form)
     loaded = time.perf_counter() - started
     row = job.row(**example(job.row))
     job.answers(model, [row])
-    figures = [_timed(job, model, [row] * size, seconds) for size in BATCHES]
+    sizes = [size for size in BATCHES if size <= job.row.max_rows]
+    figures = [_timed(job, model, [row] * size, seconds) for size in sizes]
     result = {
         "model": store.identity(out / "model"),
         "form": job.form(model),

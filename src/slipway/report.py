@@ -33,11 +33,12 @@ def pyplot() -> Any:
     return plt
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and close it."""
+def save_figure(figure: Figure, path: Path, cropped: bool = True) -> None:
+    """Write a figure as PNG, its empty border ``cropped``, and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with written(path) as part:
-        figure.savefig(part, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
+        box = "tight" if cropped else None
+        figure.savefig(part, format="png", dpi=DOTS_PER_INCH, bbox_inches=box)
     pyplot().close(figure)
 
 
@@ -110,7 +111,9 @@ def _page(name: str) -> Any:
 
 
 def _with_picture(piece: dict[str, Any], out: Path) -> dict[str, Any]:
-    if piece["kind"] != "figure":
-        return piece
-    picture = (out / "report" / f"{piece['name']}.png").read_bytes()
-    return piece | {"picture": base64.b64encode(picture).decode()}
+    def picture(name: str) -> str:
+        return base64.b64encode((out / "report" / f"{name}.png").read_bytes()).decode()
+
+    if piece["kind"] == "series":
+        return piece | {"pictures": [picture(name) for name in piece["names"]]}
+    return piece | {"picture": picture(piece["name"])} if piece["kind"] == "figure" else piece

@@ -134,6 +134,16 @@ class Run:
         save_figure(figure, self.out / "report" / f"{self.verb}-{name}.png")
         self.pieces.append({"kind": "figure", "name": f"{self.verb}-{name}", "caption": caption})
 
+    def series(self, name: str, figures: Iterable[Figure], caption: str) -> None:
+        """Put figures of one size into the report as a stack to scroll through, and close them."""
+        from slipway.report import save_figure
+
+        names = []
+        for number, figure in enumerate(figures):
+            names.append(f"{self.verb}-{name}-{number:03d}")
+            save_figure(figure, self.out / "report" / f"{names[-1]}.png", cropped=False)
+        self.pieces.append({"kind": "series", "names": names, "caption": caption})
+
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], caption: str) -> None:
         """Put rows of equal keys into the report."""
         plain_rows = [plain(row) for row in rows]

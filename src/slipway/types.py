@@ -18,6 +18,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -30,6 +31,7 @@ __all__ = [
     "Problem",
     "example",
     "field_validator",
+    "model_validator",
     "problems",
 ]
 
@@ -44,6 +46,7 @@ SIGNATURES: Mapping[str, tuple[tuple[int, bytes], ...]] = {
     "application/dicom": ((128, b"DICM"),),
     "application/gzip": ((0, b"\x1f\x8b"),),
     "application/pdf": ((0, b"%PDF-"),),
+    "application/x-nifti": ((344, b"n+1\0"), (4, b"n+2\0")),
     "application/zip": ((0, b"PK\x03\x04"), (0, b"PK\x05\x06")),
     "audio/flac": ((0, b"fLaC"),),
     "audio/mpeg": ((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2")),

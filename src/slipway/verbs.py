@@ -233,7 +233,7 @@ def perform(job: Job, name: str, out: Path, given: dict[str, Any]) -> Run:
     if name == "train":
         _keep(job, run, result)
     run.finish()
-    if name in STAGES:
+    if name in STAGES or run.pieces:
         from slipway.report import render
 
         render(job.spec, out)
@@ -281,8 +281,9 @@ def conclude(job: Job, run: Run) -> None:
 def print_pieces(run: Run) -> None:
     """Print what a verb of the job's own put into its report: tables, notes, paths of figures."""
     for piece in run.pieces:
-        if piece["kind"] == "figure":
-            path = run.out / "report" / f"{piece['name']}.png"
+        if piece["kind"] in ("figure", "series"):
+            name = piece["name"] if piece["kind"] == "figure" else piece["names"][0]
+            path = run.out / "report" / f"{name}.png"
             click.echo(f"{piece['caption']}  {shown_path(path, run.out)}")
         elif piece["kind"] == "note":
             click.echo(piece["text"])

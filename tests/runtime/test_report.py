@@ -80,6 +80,7 @@ def test_the_report_is_one_file_without_outside_references(spec, toy) -> None:
     figure, axes = report.pyplot().subplots(figsize=(1, 1))
     axes.plot([0, 1])
     run.figure("curve", figure, "A <curve> & more")
+    run.series("slices", (report.pyplot().figure(figsize=(1, 1)) for _ in range(3)), "A stack")
     run.table("rows", [{"zeta": "<img src=x onerror=alert(1)>", "alpha": None}], "Rows")
     run.note("<script>alert(1)</script>")
     run.log(average_precision=0.95)
@@ -90,6 +91,8 @@ def test_the_report_is_one_file_without_outside_references(spec, toy) -> None:
 
     assert [] == outside
     assert "data:image/png;base64,iVBOR" in page
+    assert "A stack 3 of 3" in page
+    assert page.count("data:image/png;base64,iVBOR") == 4
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "&lt;script&gt;alert(1)" in page

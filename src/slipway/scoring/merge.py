@@ -220,6 +220,8 @@ def _numbers(job: Job, chunk: Chunk) -> Any:
     if chunk.kind == ".parquet":
         batch = pyarrow.ipc.open_stream(chunk.content).read_next_batch()
         return range(chunk.first, chunk.first + batch.num_rows)
+    if chunk.kind == "folder":
+        return [1]
     if chunk.kind == "raw":
         batch = pyarrow.ipc.open_stream(chunk.content).read_next_batch()
         return [(name, 1) for name in batch["name"].to_pylist()]

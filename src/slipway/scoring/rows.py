@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from slipway.scoring import folders
 from slipway.scoring.readers import LONGEST, Chunk, csv_lines
 from slipway.types import Problem, known_fields, media_fields, problems
 
@@ -80,6 +81,7 @@ class Checker:
             ".csv": self._csv,
             ".parquet": self._parquet,
             "raw": self._raw,
+            "folder": self._folder,
         }
 
     def __call__(self, chunk: Chunk) -> Checked:
@@ -172,6 +174,14 @@ class Checker:
             except ValueError as error:
                 self._bad(found, own, 1, str(error))
             found.files += [entry["name"]] * (len(found.rows) - before)
+
+    def _folder(self, chunk: Chunk, found: Checked) -> None:
+        try:
+            row = folders.row_of(_unpacked(chunk.content).to_pylist(), self.kind)
+        except ValueError as error:
+            self._bad(found, chunk, 1, str(error))
+            return
+        self._validate(chunk, found, [1], [row], utf8=True)
 
     def _validate(
         self, chunk: Chunk, found: Checked, numbers: list[int], rows: list[Row], utf8: bool

@@ -18,7 +18,7 @@ from slipway import store
 from slipway.errors import DataUnavailable, InputInvalid, Retryable
 from slipway.logs import say
 from slipway.machine import usable_cores
-from slipway.scoring import readers, rows
+from slipway.scoring import folders, readers, rows
 from slipway.scoring.parts import Draft, Output, fingerprint, require_other
 from slipway.scoring.pool import Pool, Result, Work
 from slipway.scoring.readers import Chunk, format_of
@@ -63,7 +63,7 @@ class Input:
     @property
     def bytes(self) -> int:
         """How much this shard reads, where that is known before."""
-        if self.kind == "raw":
+        if self.kind in ("raw", "folders"):
             return len(self.shares)
         return sum(share.stop - share.start for share in self.shares)
 
@@ -165,6 +165,9 @@ def find_input(job: Job, source: str, shard: Shard) -> Input:
     mixed = rows.raw_field(job) in media_fields(job.row)
     if "" in formats and (mixed or formats == {""}) and rows.raw_field(job) and files[0].name:
         return Input(source, files, shares(files, shard, whole=True), "raw")
+    if formats == {""} and folders.are_rows(job, files):
+        found = shares(folders.as_entries(files), shard, whole=True)
+        return Input(source, files, found, "folders")
     if "" in formats:
         odd = next(entry for entry in files if not format_of(entry.name or entry.address))
         raise click.UsageError(f"{odd.address}: {wanted}")
@@ -196,6 +199,10 @@ def all_chunks(job: Job, found: Input) -> Iterator[Chunk]:
         return
     if found.kind == "raw":
         yield from readers.raw([share.entry for share in found.shares], longest)
+        return
+    if found.kind == "folders":
+        entries_of = [share.entry for share in found.shares]
+        yield from folders.chunks(entries_of, found.files, job, longest)
         return
     before = 0
     for share in found.shares:
