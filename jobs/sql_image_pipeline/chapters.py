@@ -53,9 +53,10 @@ def held_out(run: Run, engine: Engine, model: Any, entries: collection.Entries) 
     run.figure("confidence", charts.calibration(np.array(sure), np.array(right)),
                "Held-out pictures in bins of equal numbers.")  # fmt: skip
     if wrong:
-        run.figure("errors", charts.gallery([image for image, _, _ in wrong],
+        title = f"{right.count(False)} of {len(right):,} held-out pictures get a wrong label"
+        run.figure("errors", charts.gallery(title, [image for image, _, _ in wrong],
                    [f"{label}, called {called}" for _, label, called in wrong]),
-                   "Held-out pictures with a wrong label, by their hash.")  # fmt: skip
+                   "Each with its true label and what it is called; 20 at most.")  # fmt: skip
 
 
 def questions(run: Run, engine: Engine) -> None:
@@ -79,6 +80,5 @@ def questions(run: Run, engine: Engine) -> None:
 def schema(run: Run, engine: Engine) -> None:
     """Draw the tables as the database itself describes them."""
     found = diagram.described(engine)
-    run.log(tables=len(found))
     told = engine.dialect.name
     run.figure("schema", diagram.drawn(found), f"Drawn from the catalogue of the live database ({told}).")

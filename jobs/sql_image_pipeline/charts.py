@@ -31,12 +31,15 @@ def canvas(title: str, across: str, up: str, width: float = 9.0, height: float =
     return page, plot
 
 
-def gallery(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 10) -> Figure:
+def gallery(
+    title: str, pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 10
+) -> Figure:
     """Draw pictures beside each other, each under what it is called."""
     from matplotlib.figure import Figure
 
     rows = max(1, -(-len(pictures) // columns))
-    page = Figure(figsize=(1.15 * columns, 1.45 * rows), layout="constrained")
+    page = Figure(figsize=(1.15 * columns, 0.5 + 1.45 * rows), layout="constrained")
+    page.suptitle(title, fontsize=16, x=0.01, ha="left")
     plots = page.subplots(rows, columns, squeeze=False).ravel()
     for plot in plots:
         plot.axis("off")
@@ -74,7 +77,7 @@ def calibration(sure: np.ndarray, right: np.ndarray, bins: int = 8) -> Figure:
     true = [float(right[part].mean()) for part in parts]
     gap = float(np.average(np.abs(np.subtract(told, true)), weights=list(map(len, parts))))
     page, plot = canvas(
-        f"What the model says of its certainty is {gap:.1%} off on average",
+        f"How sure the model is lies {gap * 100:.1f} percentage points off",
         "confidence, mean of a bin", "share of right labels", 7, 5.6,
     )  # fmt: skip
     low = min(*told, *true) - 0.02
@@ -97,6 +100,7 @@ def counts(rows: Sequence[Mapping[str, Any]]) -> Figure:
     drawn = plot.barh([row["label"] for row in shown], [int(row["predictions"]) for row in shown],
                       color=INK)  # fmt: skip
     plot.bar_label(drawn, [f"{row['share']:.1%}" for row in shown], padding=4, fontsize=12)
+    plot.margins(x=0.1)
     return page
 
 
@@ -127,11 +131,11 @@ def drift(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def days(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the accuracy of each day and the mean of seven."""
-    page, plot = canvas("Accuracy of the predictions whose truth is known",
-                        "day", "share of right labels")  # fmt: skip
     worst = min(rows, key=lambda row: row["accuracy_of_seven"])
-    plot.set_title(f"The worst week ends on {worst['day']} with {worst['accuracy_of_seven']:.1%}",
-                   loc="left", fontsize=16)  # fmt: skip
+    page, plot = canvas(
+        f"The worst week ends on {worst['day']} with {worst['accuracy_of_seven']:.1%}",
+        "day", "share of right labels",
+    )  # fmt: skip
     for (version, found), (colour, mark, line) in zip(by_version(rows).items(), STYLES, strict=False):
         at = [row["day"] for row in found]
         plot.plot(at, [row["accuracy"] for row in found], mark, ms=4, color=colour, alpha=0.45)

@@ -145,6 +145,6 @@ def contents(engine: Engine, entries: Sequence[Sequence[str]]) -> list[bytes]:
     with reading(engine) as connection:
         for batch in batches([entry[0] for entry in entries], 1000):
             asked = select(Content.sha256, Content.content).where(Content.sha256.in_(batch))
-            by_digest = dict(connection.execute(asked).tuples().all())
+            by_digest = dict(connection.execute(asked).all())
             found += [by_digest[digest] for digest in batch]
     return found

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from sqlalchemy import Engine
 
-INK, LINE, KEY, PAPER = "#1d3557", "#8d99ae", "#d95f02", "#f4f6f9"
-STEP, WIDTH, GAP_ACROSS, GAP_DOWN = 0.32, 3.6, 1.9, 0.7
-COLUMNS = 3
+INK, KEY, PAPER = "#1d3557", "#d95f02", "#f4f6f9"
+LINES = ("#1d3557", "#d95f02", "#3a86c8", "#6a4c93", "#8d99ae")
+"""One colour for all references to one table."""
+STEP, WIDTH, GAP_ACROSS, GAP_DOWN = 0.32, 3.6, 2.6, 0.7
+LANE = 0.26
 HIDDEN = {"alembic_version"}
 
 
@@ -83,9 +85,13 @@ def drawn(tables: Mapping[str, Described]) -> Figure:
     )  # fmt: skip
     plot.set(xlim=(-0.9, width + 0.4), ylim=(height + 0.2, -0.3))
     plot.axis("off")
-    for table in tables.values():
-        for number, reference in enumerate(table.references):
-            link(plot, tables, places, table, reference, number)
+    pointed = sorted({other for table in tables.values() for _, other, _ in table.references})
+    colours = dict(zip(pointed, LINES * len(pointed), strict=False))
+    lanes: dict[float, int] = {}
+    for table in sorted(tables.values(), key=lambda table: places[table.name]):
+        for reference in table.references:
+            lane = lanes[places[table.name][0]] = lanes.get(places[table.name][0], 0) + 1
+            link(plot, tables, places, table, reference, lane, colours[reference[1]])
     for table in tables.values():
         box(plot, table, *places[table.name])
     return page
@@ -140,25 +146,29 @@ def link(
     places: Mapping[str, tuple[float, float]],
     table: Described,
     reference: tuple[str, str, str],
-    number: int,
+    lane: int,
+    colour: str,
 ) -> None:
-    """Draw one reference, from the column that points to the column that it points to."""
+    """Draw one reference in a lane of its own, from the column that points to the one pointed at."""
     column, other, referred = reference
     start = anchor(tables[table.name], places[table.name], column)
     end = anchor(tables[other], places[other], referred)
     if places[other][0] > places[table.name][0]:
-        begin, until = (start[0] + WIDTH, start[1]), (end[0], end[1])
-        turn = begin[0] + 0.45 + 0.28 * number
-        out = 0.22
+        begin, out = (start[0] + WIDTH, start[1]), 0.22
+        turn = begin[0] + 0.2 + LANE * lane
     else:  # in one column: around the left side
-        begin, until = start, end
-        turn, out = start[0] - 0.3 - 0.2 * number, -0.22
-    path = [begin, (turn, begin[1]), (turn, until[1]), until]
-    plot.plot([at for at, _ in path], [at for _, at in path], color=LINE, lw=1.8, zorder=2)
-    for spread in (-0.1, 0, 0.1):
-        plot.plot([begin[0], begin[0] + out], [begin[1] + spread, begin[1]], color=LINE, lw=1.8)
-    back = until[0] - 0.12 if out > 0 else until[0] - 0.12
-    plot.plot([back, back], [until[1] - 0.1, until[1] + 0.1], color=LINE, lw=1.8, zorder=2)
+        begin, out = start, -0.22
+        turn = start[0] - 0.2 - LANE * lane
+    path = [begin, (turn, begin[1]), (turn, end[1]), end]
+    style = {"color": colour, "lw": 1.6, "zorder": 2}
+    plot.plot([at for at, _ in path], [at for _, at in path], **style)
+    keys = [name for name, _, marks in table.columns if "PK" in marks]
+    if keys == [column]:  # one row at most for each row that it points at
+        plot.plot([begin[0] + out / 2] * 2, [begin[1] - 0.1, begin[1] + 0.1], **style)
+    else:
+        for spread in (-0.1, 0, 0.1):
+            plot.plot([begin[0], begin[0] + out], [begin[1] + spread, begin[1]], **style)
+    plot.plot([end[0] - 0.12] * 2, [end[1] - 0.1, end[1] + 0.1], **style)
 
 
 def anchor(table: Described, place: tuple[float, float], column: str) -> tuple[float, float]:

@@ -151,8 +151,8 @@ def known(connection: Connection, digests: Sequence[str]) -> set[str]:
     return set(connection.scalars(select(Image.sha256).where(Image.sha256.in_(digests))))
 
 
-def add(engine: Engine, pictures: Sequence[Picture]) -> int:
-    """Write pictures with their bytes in one transaction; return how many were new.
+def add(engine: Engine, pictures: Sequence[Picture], contents: bool = True) -> int:
+    """Write pictures, with their bytes, in one transaction; return how many were new.
 
     Where another process writes the same picture at the same time, one of the two is told that it
     is there already and looks again.
@@ -162,14 +162,14 @@ def add(engine: Engine, pictures: Sequence[Picture]) -> int:
     for attempt in range(TRIES):
         try:
             with writing(engine) as connection:
-                return _add(connection, pictures)
+                return _add(connection, pictures, contents)
         except IntegrityError:
             if attempt == TRIES - 1:
                 raise
     raise InputInvalid("no picture was written")
 
 
-def _add(connection: Connection, pictures: Sequence[Picture]) -> int:
+def _add(connection: Connection, pictures: Sequence[Picture], contents: bool) -> int:
     from .schema import Content, Image
 
     there = known(connection, [picture.sha256 for picture in pictures])
@@ -177,8 +177,9 @@ def _add(connection: Connection, pictures: Sequence[Picture]) -> int:
     ids = label_ids(connection, {picture.label for picture in fresh if picture.label is not None})
     now = datetime.now(UTC)
     load(connection, Image.__table__, [picture.row(ids, now) for picture in fresh])
-    contents = [{"sha256": picture.sha256, "content": picture.content} for picture in fresh]
-    load(connection, Content.__table__, contents)
+    if contents:
+        files = [{"sha256": picture.sha256, "content": picture.content} for picture in fresh]
+        load(connection, Content.__table__, files)
     return len(fresh)
 
 
@@ -190,11 +191,11 @@ def label_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 
     wanted = sorted(set(names))
     asked = select(Label.name, Label.id).where(Label.name.in_(wanted))
-    found = dict(connection.execute(asked).tuples().all())
+    found = dict(connection.execute(asked).all())
     missing = [{"name": name} for name in wanted if name not in found]
     if missing:
         connection.execute(insert(Label), missing)
-        found = dict(connection.execute(asked).tuples().all())
+        found = dict(connection.execute(asked).all())
     return found
 
 

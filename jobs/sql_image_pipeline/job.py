@@ -58,8 +58,9 @@ def prepare(run: Run, corrected: bool, seed: int, data: str) -> None:
     from . import charts
 
     shown = [pixels.opened(content).pixels for content in pictures]
-    run.figure("pictures", charts.gallery(shown, [label for _, label in split["train"][:40]]),
-               "The first pictures to train on, as they are in the database.")  # fmt: skip
+    title = f"The first {len(shown)} of {len(split['train']):,} pictures to train on"
+    run.figure("pictures", charts.gallery(title, shown, [label for _, label in split["train"][:40]]),
+               "Read from the database, in the order of their hashes; above each its label.")  # fmt: skip
 
 
 @job.train

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .network import ResNet
 
-EPOCHS, EPOCHS_OF_FEW, FEW = 4, 12, 5000
+EPOCHS, EPOCHS_OF_FEW, FEW = 4, 10, 5000
 """Passes; more where there are few pictures."""
 BATCH, RATE, MOMENTUM, DECAY = 64, 0.1, 0.9, 5e-4
 WARM_UP = 0.15

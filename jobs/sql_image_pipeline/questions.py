@@ -16,7 +16,7 @@ import binascii
 import json
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, TextClause
 
 LARGEST = 2**63 - 1
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]+$")]
+"""A label; PostgreSQL knows no text with the byte 0."""
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 MOST_ROWS, MOST_DAYS = 200, 3650
 
@@ -84,7 +86,7 @@ class Drift(Row):
 class Question(BaseModel):
     """One question; its fields are the query of the address."""
 
-    model_config = ConfigDict(extra="forbid", str_max_length=64)
+    model_config = ConfigDict(extra="forbid")
     row: ClassVar[type[Row]]
     name: ClassVar[str]
     place: ClassVar[tuple[str, ...]] = ()
@@ -107,10 +109,10 @@ class Recent(Question):
     """Predictions of a label in the last hours, the newest first."""
 
     row, name, place = Sighting, "recent", ("created_at", "id")
-    label: str = Field(min_length=1)
+    label: Name
     hours: float = Field(default=24, gt=0, le=24 * MOST_DAYS)
     limit: int = Field(default=50, ge=1, le=MOST_ROWS)
-    cursor: str = ""
+    cursor: str = Field(default="", max_length=200)
 
     def values(self, now: datetime) -> dict[str, Any]:
         """Return label, start, page and length."""
@@ -126,7 +128,7 @@ class Uncertain(Question):
     row, name, place = Sighting, "uncertain", ("confidence", "id")
     below: float = Field(default=0.9, gt=0, le=1.01)
     limit: int = Field(default=50, ge=1, le=MOST_ROWS)
-    cursor: str = ""
+    cursor: str = Field(default="", max_length=200)
 
     def values(self, now: datetime) -> dict[str, Any]:
         """Return bar, page and length."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from slipway.errors import InputInvalid
 
 from .database import writing
+from .questions import Name
 from .recorder import add_to_day
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Correction(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     prediction: int = Field(ge=1, le=2**63 - 1)
-    label: str = Field(min_length=1, max_length=64)
+    label: Name
 
 
 def correct(engine: Engine, correction: Correction) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _move_sums(connection: Connection, image: int, before: int | None, label: in
         Prediction.created_at, Prediction.model_version_id, Prediction.label_id
     ).where(Prediction.image_id == image)
     for row in sorted(connection.execute(asked).all(), key=lambda row: tuple(row)):
-        labelled = before is None
+        labelled = int(before is None)
         correct = (row.label_id == label) - (row.label_id == before)
         if labelled or correct:
             key = (row.created_at.date(), row.model_version_id, row.label_id)
