@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, delete, inspect, text
 
 from jobs.sql_image_pipeline import database, sources
 from jobs.sql_image_pipeline.job import job, prepare, train
+from jobs.sql_image_pipeline.schema import Base
 from slipway import store
 from slipway.run import Options, Run
 from slipway.scorer import create_app, load
@@ -30,6 +31,18 @@ def a_run(out, verb, **options):
 
 
 def emptied(engine):
+    """Delete every row; where the schema is not the newest, every table."""
+    catalogue = inspect(engine)
+    wanted = {*Base.metadata.tables, "alembic_version"}
+    if set(catalogue.get_table_names()) != wanted:
+        dropped(engine)
+        return
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(delete(table))
+
+
+def dropped(engine):
     """Drop every table, whatever refers to it."""
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":

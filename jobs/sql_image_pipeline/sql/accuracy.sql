@@ -15,8 +15,8 @@ SELECT
     days.day,
     days.model_version_id AS model_version,
     days.labelled,
-    days.correct * 1.0 / days.labelled AS accuracy,
-    SUM(days.correct) OVER last_seven * 1.0 / SUM(days.labelled) OVER last_seven AS accuracy_of_seven
+    days.correct * 1.0e0 / days.labelled AS accuracy,
+    SUM(days.correct) OVER last_seven * 1.0e0 / SUM(days.labelled) OVER last_seven AS accuracy_of_seven
 FROM days
 WINDOW last_seven AS (
     PARTITION BY days.model_version_id ORDER BY days.day ROWS BETWEEN 6 PRECEDING AND CURRENT ROW

@@ -3,7 +3,7 @@
 SELECT
     labels.name AS label,
     SUM(daily_counts.predictions) AS predictions,
-    SUM(daily_counts.predictions) * 1.0 / SUM(SUM(daily_counts.predictions)) OVER () AS share,
+    SUM(daily_counts.predictions) * 1.0e0 / SUM(SUM(daily_counts.predictions)) OVER () AS share,
     RANK() OVER (ORDER BY SUM(daily_counts.predictions) DESC) AS place
 FROM daily_counts
 JOIN labels ON labels.id = daily_counts.label_id

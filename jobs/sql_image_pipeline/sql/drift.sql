@@ -36,7 +36,7 @@ SELECT
         / NULLIF(SQRT(
             CASE WHEN first_days.mean_square > first_days.mean * first_days.mean
                 THEN first_days.mean_square - first_days.mean * first_days.mean ELSE 0 END
-            * (1.0 / days.predictions + 1.0 / first_days.predictions)
+            * (1.0e0 / days.predictions + 1.0e0 / first_days.predictions)
         ), 0) AS standard_errors
 FROM days
 JOIN first_days ON first_days.model_version_id = days.model_version_id
