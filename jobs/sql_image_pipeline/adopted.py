@@ -56,7 +56,9 @@ def read(place: Path) -> ModelProto:
     tried = [place] if place.is_file() else [place / part / "model.onnx" for part in PLACES]
     path = next((path for path in tried if path.is_file()), None)
     if path is None:
-        raise DataUnavailable(f"{place}: found no model.onnx; wanted the folder of an exported model")
+        raise DataUnavailable(
+            f"{place}: found no model.onnx; wanted the folder of an exported model"
+        )
     graph = _graph(path)
     labels = _labels(graph, path)
     _check(graph, path, labels)
@@ -80,7 +82,9 @@ def _labels(graph: ModelProto, path: Path) -> list[str]:
     beside = [folder / f"{name}.json" for folder in folders for name in NAMES]
     texts += [(str(file), file.read_text("utf-8")) for file in beside if file.is_file()]
     if not texts:
-        raise InputInvalid(f"{path}: found no labels in it, nor labels.json beside it; wanted a list")
+        raise InputInvalid(
+            f"{path}: found no labels in it, nor labels.json beside it; wanted a list"
+        )
     where, text = texts[0]
     try:
         found = json.loads(text)
@@ -101,13 +105,17 @@ def _check(graph: ModelProto, path: Path, labels: list[str]) -> None:
             graph.SerializeToString(), providers=["CPUExecutionProvider"]
         )
         known = shape(session)
-        found = chances(session, np.zeros((2, known["channels"], known["side"], known["side"]), "uint8"))
+        found = chances(
+            session, np.zeros((2, known["channels"], known["side"], known["side"]), "uint8")
+        )
     except InputInvalid as error:
         raise InputInvalid(f"{path}: {error}") from None
     except Exception as error:  # onnxruntime's errors have no other type in common
         raise InputInvalid(f"{path}: does not take pictures ({error})") from None
     if found.shape != (2, len(labels)):
-        raise InputInvalid(f"{path}: found {found.shape} of two pictures; wanted (2, {len(labels)})")
+        raise InputInvalid(
+            f"{path}: found {found.shape} of two pictures; wanted (2, {len(labels)})"
+        )
 
 
 def shape(session: InferenceSession) -> dict[str, int]:

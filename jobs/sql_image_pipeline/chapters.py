@@ -81,4 +81,6 @@ def schema(run: Run, engine: Engine) -> None:
     """Draw the tables as the database itself describes them."""
     found = diagram.described(engine)
     told = engine.dialect.name
-    run.figure("schema", diagram.drawn(found), f"Drawn from the catalogue of the live database ({told}).")
+    run.figure(
+        "schema", diagram.drawn(found), f"Drawn from the catalogue of the live database ({told})."
+    )

@@ -120,7 +120,9 @@ def drift(rows: Sequence[Mapping[str, Any]]) -> Figure:
         f"{abs(farthest['standard_errors'] or 0):.0f} standard errors",
         "day", "mean confidence",
     )  # fmt: skip
-    for (version, days), (colour, mark, line) in zip(by_version(rows).items(), STYLES, strict=False):
+    for (version, days), (colour, mark, line) in zip(
+        by_version(rows).items(), STYLES, strict=False
+    ):
         plot.plot([row["day"] for row in days], [row["confidence"] for row in days], line,
                   marker=mark, ms=4, color=colour, label=f"model version {version}")  # fmt: skip
         plot.axhline(days[0]["baseline"], color=colour, ls=":", lw=1)
@@ -136,7 +138,9 @@ def days(rows: Sequence[Mapping[str, Any]]) -> Figure:
         f"The worst week ends on {worst['day']} with {worst['accuracy_of_seven']:.1%}",
         "day", "share of right labels",
     )  # fmt: skip
-    for (version, found), (colour, mark, line) in zip(by_version(rows).items(), STYLES, strict=False):
+    for (version, found), (colour, mark, line) in zip(
+        by_version(rows).items(), STYLES, strict=False
+    ):
         at = [row["day"] for row in found]
         plot.plot(at, [row["accuracy"] for row in found], mark, ms=4, color=colour, alpha=0.45)
         plot.plot(at, [row["accuracy_of_seven"] for row in found], line, lw=2, color=colour,
@@ -170,6 +174,8 @@ def times(rows: Sequence[Mapping[str, Any]], predictions: int, bar: float) -> Fi
     plot.barh(names, [row["p95 ms"] for row in rows], color=INK)
     plot.plot([row["p50 ms"] for row in rows], names, "|", color=FLAME, ms=22, mew=3)
     plot.axvline(bar, color=STONE, ls="--")
-    plot.annotate(f"{bar:g} ms", (bar, -0.45), xytext=(4, 0), textcoords="offset points", fontsize=12)
+    plot.annotate(
+        f"{bar:g} ms", (bar, -0.45), xytext=(4, 0), textcoords="offset points", fontsize=12
+    )
     plot.set_xscale("log")
     return page

@@ -80,7 +80,7 @@ def fill_from(run: Run, engine: Engine, source: str, name: str) -> None:
 def _ingest(
     run: Run, engine: Engine, name: str, files: Iterator[Found], total: int | None
 ) -> Report:
-    """Ingest with progress; what was left out is in ``ingest.jsonl`` and summed up in the report."""
+    """Ingest with progress; what was left out is in ``ingest.jsonl``, summed up in the report."""
     from .ingest import ingest
 
     report = ingest(engine, name, run.progress(files, f"ingest {name}", total))

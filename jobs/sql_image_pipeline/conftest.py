@@ -23,7 +23,7 @@ from slipway.run import Options, Run
 from slipway.scorer import create_app, load
 
 URLS = {"postgres": "POSTGRES_URL", "mariadb": "MARIADB_URL"}
-EPOCHS = 7
+EPOCHS = 5
 
 
 def a_run(out, verb, **options):

@@ -9,6 +9,7 @@ Source:  Alembic, alembic.sqlalchemy.org; SQLite's write-ahead log, sqlite.org/w
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,7 +67,11 @@ def opened(out: Path) -> Engine:
         settings["connect_args"] = {"options": "-c timezone=UTC", "connect_timeout": 10}
     elif url.get_backend_name() == "mariadb":
         zone = "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES'"
-        settings["connect_args"] = {"charset": "utf8mb4", "init_command": zone, "connect_timeout": 10}
+        settings["connect_args"] = {
+            "charset": "utf8mb4",
+            "init_command": zone,
+            "connect_timeout": 10,
+        }
         settings["isolation_level"] = "READ COMMITTED"
     else:
         settings["connect_args"] = {"timeout": WAIT_SECONDS}
@@ -149,15 +154,14 @@ def _migrated(engine: Engine, way: str, revision: str) -> str:
     if engine.url.get_backend_name() == "sqlite":
         _check_folder(Path(str(engine.url.database)))
     settings = _settings()
-    with reached(engine), engine.connect() as connection:
-        with connection.begin(), _alone(connection):
-            before = _revision(connection)
-            settings.attributes["connection"] = connection
-            try:
-                getattr(command, way)(settings, revision)
-            except CommandError as error:
-                raise InputInvalid(f"--to {revision}: {error}") from None
-            after = _revision(connection)
+    with reached(engine), engine.begin() as connection, _alone(connection):
+        before = _revision(connection)
+        settings.attributes["connection"] = connection
+        try:
+            getattr(command, way)(settings, revision)
+        except CommandError as error:
+            raise InputInvalid(f"--to {revision}: {error}") from None
+        after = _revision(connection)
     if before != after:
         say(f"database: schema {before or 'base'} -> {after or 'base'}")
     return after
@@ -173,6 +177,7 @@ def _check_folder(path: Path) -> None:
 def _settings() -> Config:
     from alembic.config import Config
 
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     found = Config()
     found.set_main_option("script_location", str(HERE / "migrations").replace("%", "%%"))
     found.set_main_option("path_separator", "os")

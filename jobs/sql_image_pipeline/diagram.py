@@ -25,7 +25,7 @@ HIDDEN = {"alembic_version"}
 
 @dataclass(frozen=True)
 class Described:
-    """A table: its columns as (name, type, marks), and its references as (column, table, column)."""
+    """A table: columns as (name, type, marks), references as (column, table, column)."""
 
     name: str
     columns: list[tuple[str, str, str]]
@@ -67,7 +67,9 @@ def _table(catalogue: Any, name: str) -> Described:
             if column["name"] in having
         ]
         kind = str(column["type"]).partition(" COLLATE")[0].lower()
-        columns.append((column["name"], kind + (" null" if column["nullable"] else ""), " ".join(marks)))
+        columns.append(
+            (column["name"], kind + (" null" if column["nullable"] else ""), " ".join(marks))
+        )
     return Described(name, columns, references)
 
 
@@ -97,7 +99,9 @@ def drawn(tables: Mapping[str, Described]) -> Figure:
     return page
 
 
-def arranged(tables: Mapping[str, Described]) -> tuple[dict[str, tuple[float, float]], float, float]:
+def arranged(
+    tables: Mapping[str, Described],
+) -> tuple[dict[str, tuple[float, float]], float, float]:
     """Return the upper left corner of each table, and width and height of the whole.
 
     Tables that refer to more others stand further to the left.
@@ -149,7 +153,7 @@ def link(
     lane: int,
     colour: str,
 ) -> None:
-    """Draw one reference in a lane of its own, from the column that points to the one pointed at."""
+    """Draw one reference in a lane of its own, from the column that points."""
     column, other, referred = reference
     start = anchor(tables[table.name], places[table.name], column)
     end = anchor(tables[other], places[other], referred)

@@ -59,8 +59,9 @@ def prepare(run: Run, corrected: bool, seed: int, data: str) -> None:
 
     shown = [pixels.opened(content).pixels for content in pictures]
     title = f"The first {len(shown)} of {len(split['train']):,} pictures to train on"
-    run.figure("pictures", charts.gallery(title, shown, [label for _, label in split["train"][:40]]),
-               "Read from the database, in the order of their hashes; above each its label.")  # fmt: skip
+    labels = [label for _, label in split["train"][:40]]
+    told = "Read from the database, in the order of their hashes; above each its label."
+    run.figure("pictures", charts.gallery(title, shown, labels), told)
 
 
 @job.train
@@ -105,8 +106,12 @@ def evaluate(run: Run, model: Any) -> None:
 
 
 @job.command
-@click.option("--source", required=True, help="A folder, a zip, or an address like s3://bucket/path.")
-@click.option("--collection", "name", default="", help="Name of these pictures; default: the source's.")
+@click.option(
+    "--source", required=True, help="A folder, a zip, or an address like s3://bucket/path."
+)
+@click.option(
+    "--collection", "name", default="", help="Name of these pictures; default: the source's."
+)
 def ingest(run: Run, source: str, name: str) -> None:
     """Write the pictures of a folder, a zip or s3:// into the database; goes on where it ended."""
     from . import database

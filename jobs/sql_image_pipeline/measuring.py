@@ -40,7 +40,7 @@ BAR = 20.0
 
 
 def ingest_rates(run: Run, engine: Engine, number: int) -> None:
-    """Write metadata of pictures by this job, by plain COPY and by plain inserts, from empty each."""
+    """Write metadata of pictures by this job, by plain COPY and by plain inserts."""
     with reading(engine) as connection:
         if connection.exec_driver_sql("SELECT 1 FROM images LIMIT 1").first():
             raise InputInvalid("found pictures; wanted an empty database to measure in")
@@ -69,7 +69,9 @@ def ingest_rates(run: Run, engine: Engine, number: int) -> None:
     for row in rows:
         row["this job, of it"] = ours / row["rate"]
     told = engine.dialect.name
-    run.table("ingest", rows, f"Rows of metadata a second on {told}, median of {TURNS} times {number:,}")
+    run.table(
+        "ingest", rows, f"Rows of metadata a second on {told}, median of {TURNS} times {number:,}"
+    )
     best = max(rows[1:], key=lambda row: row["rate"])
     title = f"Ingest reaches {ours / best['rate']:.0%} of: {best['way']}"
     run.figure("ingest", charts.rates(rows, title, "rows a second"), f"Metadata only, on {told}.")
@@ -210,8 +212,12 @@ def question_times(run: Run, engine: Engine, number: int, seed: int) -> None:
         rows.append({"question": kind.name, "asked": ASKED, "rows": len(found),
                      "p50 ms": float(p50), "p95 ms": float(p95)})  # fmt: skip
     told = engine.dialect.name
-    run.table("questions", rows, f"Questions at {number:,} predictions on {told}; bar: p95 {BAR:g} ms")
-    run.figure("questions", charts.times(rows, number, BAR), f"Each asked {ASKED} times, on {told}.")
+    run.table(
+        "questions", rows, f"Questions at {number:,} predictions on {told}; bar: p95 {BAR:g} ms"
+    )
+    run.figure(
+        "questions", charts.times(rows, number, BAR), f"Each asked {ASKED} times, on {told}."
+    )
     with reading(engine) as connection:
         since = {"since_day": (datetime.now(UTC) - timedelta(days=DAYS)).date()}
         days, drift = (questions.asked(connection, name, since) for name in ("accuracy", "drift"))
@@ -240,7 +246,10 @@ def upload_rates(run: Run, url: str, clients: int, seconds: float, seed: int) ->
             answered, taken = _load(url, path, files, clients, seconds)
             p50, p95 = np.percentile(taken, [50, 95]) * 1e3
             rows.append({"way": way, "rate": answered / seconds, "p50 ms": p50, "p95 ms": p95})
-    best = {way: max(row["rate"] for row in rows if row["way"] == way) for way in {r["way"] for r in rows}}
+    best = {
+        way: max(row["rate"] for row in rows if row["way"] == way)
+        for way in {r["way"] for r in rows}
+    }
     share = best["this job: label, committed row"] / best["label alone"]
     run.table("uploads", rows, f"Pictures a second, {clients} clients, {seconds:g} s each")
     run.note(f"Upload to committed row reaches {share:.0%} of scoring alone.")

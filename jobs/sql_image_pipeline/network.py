@@ -5,7 +5,8 @@ number of blocks and channels as settings. Mean and spread of the training pictu
 network, so whoever runs it, here or as ONNX, gives it plain pixels.
 
 Data:    pictures (n, channels, side, side) float32 in [0, 1]; returns logits (n, labels).
-Source:  He, Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016, section 4.2.
+Source:  He, Zhang, Ren and Sun, Deep residual learning for image recognition, CVPR 2016,
+         section 4.2.
 """
 
 from __future__ import annotations

@@ -209,9 +209,7 @@ def _recorded(
     )
 
 
-def _images(
-    connection: Connection, answers: Sequence[Answer]
-) -> dict[str, tuple[int, int | None]]:
+def _images(connection: Connection, answers: Sequence[Answer]) -> dict[str, tuple[int, int | None]]:
     """Return id and true label of each picture, written where it is new, and locked.
 
     The lock keeps a person's correction out until the sums are right.
@@ -273,9 +271,7 @@ def _count(
         add_to_day(connection, (now.date(), version, label), sums[label])
 
 
-def add_to_day(
-    connection: Connection, key: tuple[Any, int, int], more: Sequence[float]
-) -> None:
+def add_to_day(connection: Connection, key: tuple[Any, int, int], more: Sequence[float]) -> None:
     """Add predictions, labelled, correct, confidence and its squares to one row of the sums."""
     from sqlalchemy import insert, update
 

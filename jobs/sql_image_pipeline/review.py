@@ -79,9 +79,9 @@ def _move_sums(connection: Connection, image: int, before: int | None, label: in
 
     from .schema import Prediction
 
-    asked = select(
-        Prediction.created_at, Prediction.model_version_id, Prediction.label_id
-    ).where(Prediction.image_id == image)
+    asked = select(Prediction.created_at, Prediction.model_version_id, Prediction.label_id).where(
+        Prediction.image_id == image
+    )
     for row in sorted(connection.execute(asked).all(), key=lambda row: tuple(row)):
         labelled = int(before is None)
         correct = (row.label_id == label) - (row.label_id == before)

@@ -1,4 +1,4 @@
-"""The tables as SQLAlchemy models. Imported by functions that need a database, never by job.py's top.
+"""The tables as SQLAlchemy models. Imported by functions that need a database.
 
 A picture is known by the sha256 of its file. Its bytes stand in a table of their own beside the
 metadata, in the same transaction, so no file can be without its row and no row without its file.
@@ -42,7 +42,7 @@ MEDIUM = LargeBinary().with_variant(mysql.MEDIUMBLOB(), *MYSQL)
 
 
 def exact(length: int) -> String:
-    """Return a text type that tells upper from lower case everywhere; MariaDB's default does not."""
+    """Return a text type that tells upper from lower case, as MariaDB's default does not."""
     return String(length).with_variant(mysql.VARCHAR(length, collation="utf8mb4_bin"), *MYSQL)  # type: ignore[return-value]
 
 
@@ -98,7 +98,7 @@ class Label(Base):
 
 
 class Image(Base):
-    """One picture. ``label_id`` is what it truly shows, where a person or a data set has said so."""
+    """One picture. ``label_id`` is what it truly shows, where a person or data set says so."""
 
     __tablename__ = "images"
     __table_args__ = (
@@ -205,9 +205,7 @@ class DailyCount(Base):
     )
 
     day: Mapped[date] = mapped_column(Date, primary_key=True)
-    model_version_id: Mapped[int] = mapped_column(
-        ForeignKey("model_versions.id"), primary_key=True
-    )
+    model_version_id: Mapped[int] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
     label_id: Mapped[int] = mapped_column(ForeignKey("labels.id"), primary_key=True)
     predictions: Mapped[int] = mapped_column(Integer)
     labelled: Mapped[int] = mapped_column(Integer)

@@ -89,7 +89,9 @@ def _too_large(size: int) -> str:
 
 def named(name: str, content: bytes) -> Found:
     """Return a file with the label and the split that its path tells."""
-    steps = [step for step in name.replace("\\", "/").split("/")[:-1] if step not in ("", ".", "..")]
+    steps = [
+        step for step in name.replace("\\", "/").split("/")[:-1] if step not in ("", ".", "..")
+    ]
     splits = [step for step in steps if step in ("train", "test")]
     label = steps[-1] if steps and steps[-1] not in ("train", "test") else None
     if label is not None and (len(label) > LONGEST_LABEL or not label.isprintable()):

@@ -1,4 +1,4 @@
-"""The job on its sample: training, the two forms of a model, its routes' edges, files of strangers."""
+"""The job on its sample: training, both forms of a model, files of strangers, the maths."""
 
 import base64
 import gzip
@@ -140,7 +140,7 @@ def test_migrate_tells_the_revision(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("url", ["oracle://x", "postgresql://[", "nonsense", "sqlite+x"])
+@pytest.mark.parametrize("url", ["oracle://x", "postgresql://there:port/x", "nonsense", "sqlite+x"])
 def test_a_url_that_names_no_database_is_refused_without_its_password(url, monkeypatch, tmp_path):
     monkeypatch.setenv(database.VARIABLE, url.replace("//", "//me:secret@"))
     with pytest.raises(InputInvalid) as caught:
@@ -259,10 +259,12 @@ def test_a_bomb_is_refused_before_it_is_unfolded():
 def test_any_damage_to_a_picture_is_a_wrong_field_or_harmless(damage, place):
     content = bytearray(noise(1))
     content[place : place + len(damage)] = damage
+    wrong = []
     try:
         Picture(image=bytes(content))
     except ValidationError as error:
-        assert [entry["loc"] for entry in error.errors()] == [("image",)]
+        wrong = [entry["loc"] for entry in error.errors()]
+    assert wrong in ([], [("image",)])
 
 
 # Sources
@@ -384,7 +386,11 @@ def test_a_moved_picture_is_the_same_picture_elsewhere():
 def test_a_network_fits_its_pictures():
     grey = [pixels.opened(noise(seed)) for seed in range(3)]
     settings_of = learning.made(grey, ["b", "a", "b"]).settings
-    assert (settings_of["channels"], settings_of["side"], settings_of["labels"]) == (1, 16, ["a", "b"])
+    assert (settings_of["channels"], settings_of["side"], settings_of["labels"]) == (
+        1,
+        16,
+        ["a", "b"],
+    )
     colour = [pixels.opened(picture("RGB", (200, 3, 3), (40, 30)))]
     known = learning.made(colour, ["x"]).settings
     assert (known["channels"], known["side"]) == (3, 32)

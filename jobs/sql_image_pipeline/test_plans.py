@@ -60,9 +60,7 @@ def nodes(plan):
 
 def plan_of(connection, name):
     clause = questions.bound(name, VALUES[name])
-    explain = text("EXPLAIN (FORMAT JSON) " + clause.text).bindparams(
-        *clause._bindparams.values()
-    )
+    explain = text("EXPLAIN (FORMAT JSON) " + clause.text).bindparams(*clause._bindparams.values())
     found = connection.execute(explain).scalar_one()
     return (found if isinstance(found, list) else json.loads(found))[0]["Plan"]
 
@@ -79,7 +77,9 @@ def test_no_statement_reads_a_large_table_whole(full):
             whole = {node.get("Relation Name") for node in found if node["Node Type"] == "Seq Scan"}
             assert not whole & LARGE, f"{name}: reads {whole & LARGE} whole"
             used = {node["Index Name"] for node in found if "Index Name" in node}
-            small = re.compile(r"(pk|uq|ix)_(labels|model_versions|daily_counts)|labels_|daily_counts_")
+            small = re.compile(
+                r"(pk|uq|ix)_(labels|model_versions|daily_counts)|labels_|daily_counts_"
+            )
             large = {index.replace("images_pkey", "pk_images") for index in used}
             large = {index for index in large if not small.match(index)}
             assert large == INDEXES[name], f"{name}: uses {sorted(large)}"

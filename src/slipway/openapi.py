@@ -107,7 +107,11 @@ def own_paths(
         asks = getattr(view, "asks", None)
         fields = asks.model_json_schema()["properties"] if asks else {}
         named += [{"name": name, "in": "query", "schema": entry} for name, entry in fields.items()]
-        operation = {"summary": told, "parameters": named, "responses": {"default": {"description": told}}}
+        operation = {
+            "summary": told,
+            "parameters": named,
+            "responses": {"default": {"description": told}},
+        }
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             found.setdefault(path, {})[method.lower()] = operation
     return found

@@ -258,7 +258,9 @@ def _score_route(app: Flask, service: Service) -> None:
 
 def _own_routes(app: Flask, service: Service, add: Callable[[Blueprint, Service], None]) -> None:
     """Add the job's own routes. Raises InputInvalid for one that takes the place of ours."""
-    ours = {(rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()}
+    ours = {
+        (rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()
+    }
     routes = Blueprint(OWN, "slipway")
     add(routes, service)
     app.register_blueprint(routes)

@@ -85,7 +85,7 @@ class Dataset:
 class JobSpec:
     """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path.
 
-    ``services`` are the databases that the job can use, folders of ``images/``: its tests meet each.
+    ``services`` are databases that the job can use, by their folders of ``images/``.
     ``accept`` holds what one run must reach on ``real`` and on ``sample`` data, and what the
     ``mean`` over the seeds 0 to 4 must reach on real data.
     """

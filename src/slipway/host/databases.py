@@ -66,7 +66,9 @@ def check(spec: JobSpec, name: str | None) -> None:
     """Raise UsageError for a database that the job cannot use."""
     if name is not None and name not in spec.services:
         known = ", ".join(spec.services) or "none"
-        raise click.UsageError(f"--database {name}: {spec.name} uses {known} (services in job.toml)")
+        raise click.UsageError(
+            f"--database {name}: {spec.name} uses {known} (services in job.toml)"
+        )
 
 
 @contextlib.contextmanager
