@@ -2,7 +2,8 @@
 
 What a model wants and gives is part of its ONNX file, as JSON in its metadata: ``labels``, in the
 order of its output. Of a file without it the labels stand beside it in ``labels.json``. Pictures
-go in as (n, channels, side, side) float32 in [0, 1], and logits or chances come out.
+go in as (n, channels, side, side) float32 in [0, 1]; logits or chances come out, as
+the first output or the one named ``chances``.
 
 Data:    model.onnx, in the folder or below it in ``model/export`` or ``export``.
 Source:  onnx/onnx, docs/IR.md (metadata_props).
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnxruntime import InferenceSession
 
+CHANCES = "chances"
+"""The output that is taken where a model has several."""
 PLACES = ("", "export", "model/export", "model")
 NAMES = ("labels", "classes")
 
@@ -37,7 +40,7 @@ def write(model: Any, folder: Path) -> None:
     known = model.settings
     chances = torch.nn.Sequential(model, torch.nn.Softmax(dim=1)).eval()
     example = torch.rand(2, known["channels"], known["side"], known["side"])
-    graph = networks.to_onnx(chances, example, "pictures", "chances")
+    graph = networks.to_onnx(chances, example, "pictures", CHANCES)
     store.save(told(graph, {"labels": known["labels"]}), folder)
 
 
@@ -119,11 +122,16 @@ def _check(graph: ModelProto, path: Path, labels: list[str]) -> None:
 
 
 def shape(session: InferenceSession) -> dict[str, int]:
-    """Return channels and side of the pictures that a model takes."""
+    """Return channels and side of the pictures that a model takes.
+
+    A model that takes any size tells in its metadata at which ``side`` it was trained.
+    """
     given = session.get_inputs()[0].shape
-    if len(given) != 4 or given[1] not in (1, 3) or not isinstance(given[2], int):
+    told = session.get_modelmeta().custom_metadata_map.get("side", "")
+    side = given[2] if len(given) == 4 and isinstance(given[2], int) else told
+    if len(given) != 4 or given[1] not in (1, 3) or not str(side).isdecimal():
         raise InputInvalid(f"found an input of {given}; wanted (n, 1 or 3, side, side)")
-    return {"channels": given[1], "side": given[2]}
+    return {"channels": given[1], "side": int(side)}
 
 
 def facts(session: InferenceSession) -> dict[str, Any]:
@@ -137,7 +145,9 @@ def chances(session: InferenceSession, given: np.ndarray) -> np.ndarray:
     import numpy as np
 
     name = session.get_inputs()[0].name
-    found = session.run(None, {name: given.astype(np.float32) / 255})[0]
+    outputs = [output.name for output in session.get_outputs()]
+    wanted = CHANCES if CHANCES in outputs else outputs[0]
+    (found,) = session.run([wanted], {name: given.astype(np.float32) / 255})
     if (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
         return np.asarray(found)
     shifted = np.exp(found - found.max(axis=1, keepdims=True))
