@@ -50,6 +50,17 @@ def fill(run: Run, engine: Engine, wish: str) -> str:
     return name
 
 
+def source_of(run: Run, source: str) -> Iterator[Found]:
+    """Return the files of a source, or of the declared data what is held out."""
+    from . import sources
+
+    if source:
+        return islice(sources.files_of(source), run.limit)
+    files = {name: run.data(name) for name in run.spec.data}
+    found = sources.digits(files["train_images"]) if run.tier == "sample" else _mnist(files)
+    return islice((entry for entry in found if entry.split == "test"), run.limit)
+
+
 def _mnist(files: dict[str, Path]) -> Iterator[Found]:
     from . import sources
 

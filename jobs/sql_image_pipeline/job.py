@@ -159,13 +159,25 @@ def measure_database(run: Run, rows: int, predictions: int, seed: int) -> None:
 
 @job.command
 @click.option("--url", required=True, help="Address of a running scorer of this job.")
+@click.option("--source", default="", help="Folder, zip or s3://; default: what is held out.")
+@click.option("--clients", type=click.IntRange(1, 256), default=16, show_default=True)
+def upload(run: Run, url: str, source: str, clients: int) -> None:
+    """Upload pictures to a running scorer, and tell how many labels are those of their names."""
+    from . import sending
+
+    files = collection.source_of(run, source)
+    sending.accuracy(run, url, [found for found in files if found.label], clients)
+
+
+@job.command
+@click.option("--url", required=True, help="Address of a running scorer of this job.")
 @click.option("--clients", type=click.IntRange(1, 256), default=32, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1), default=15.0, show_default=True)
 def measure_uploads(run: Run, url: str, clients: int, seconds: float, seed: int) -> None:
     """Measure uploads that end in a committed row beside plain scoring of the same pictures."""
-    from . import measuring
+    from . import sending
 
-    measuring.upload_rates(run, url, clients, seconds, seed)
+    sending.rates(run, url, clients, seconds, seed)
 
 
 EXAMPLE = base64.b64encode(Path(__file__).with_name("sample").joinpath("seven.png").read_bytes())

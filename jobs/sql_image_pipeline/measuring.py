@@ -1,4 +1,4 @@
-"""What the database costs: ingest beside plain ways, questions at a million rows, uploads.
+"""What the database costs: ingest beside plain ways, questions at a million rows.
 
 All are measured in one run on one machine, in an empty database that is named by DATABASE_URL.
 
@@ -8,22 +8,18 @@ Source:  none.
 
 from __future__ import annotations
 
-import http.client
 import statistics
-import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from slipway import Run
-from slipway.errors import InputInvalid, Retryable
+from slipway.errors import InputInvalid
 
 from . import charts, questions
 from .database import reading, writing
 from .ingest import Picture, add, batches, copy, label_ids, load
-from .sources import png
 from .statements import statement
 
 if TYPE_CHECKING:
@@ -232,58 +228,3 @@ def _asked(kind: type[questions.Question], draw: np.random.Generator, cursor: st
     if kind is questions.Uncertain:
         return kind(below=float(draw.uniform(0.5, 1)), cursor=cursor)
     return kind(days=int(draw.integers(1, DAYS)))
-
-
-def upload_rates(run: Run, url: str, clients: int, seconds: float, seed: int) -> None:
-    """Ask a running scorer for labels alone, then with a committed row, then both once more."""
-    import numpy as np
-
-    rows = []
-    for turn in range(2):
-        for path, way in (("/score", "label alone"), ("/images", "this job: label, committed row")):
-            draw = np.random.default_rng([seed, turn, len(path), time.time_ns() % 2**32])
-            files = [png(draw.integers(0, 256, (28, 28), np.uint8)) for _ in range(clients * 400)]
-            answered, taken = _load(url, path, files, clients, seconds)
-            p50, p95 = np.percentile(taken, [50, 95]) * 1e3
-            rows.append({"way": way, "rate": answered / seconds, "p50 ms": p50, "p95 ms": p95})
-    best = {
-        way: max(row["rate"] for row in rows if row["way"] == way)
-        for way in {r["way"] for r in rows}
-    }
-    share = best["this job: label, committed row"] / best["label alone"]
-    run.table("uploads", rows, f"Pictures a second, {clients} clients, {seconds:g} s each")
-    run.note(f"Upload to committed row reaches {share:.0%} of scoring alone.")
-
-
-def _load(
-    url: str, path: str, files: Sequence[bytes], clients: int, seconds: float
-) -> tuple[int, list[float]]:
-    """Let clients send different pictures for some seconds; return answers and their times."""
-    end = time.perf_counter() + seconds
-    taken: list[list[float]] = [[] for _ in range(clients)]
-    failed: list[str] = []
-
-    def send(number: int) -> None:
-        place = urllib.parse.urlsplit(url)
-        connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
-        for content in files[number::clients]:
-            began = time.perf_counter()
-            if began > end or failed:
-                break
-            connection.request("POST", path, content, {"Content-Type": "image/png"})
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status not in (200, 201):
-                failed.append(f"{answer.status} {body[:200]!r}")
-            taken[number].append(time.perf_counter() - began)
-        connection.close()
-
-    threads = [threading.Thread(target=send, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise Retryable(f"{url}{path}: {failed[0]}")
-    times = [value for entry in taken for value in entry]
-    return len(times), times

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 from sqlalchemy.exc import DBAPIError
 
-from jobs.sql_image_pipeline import database, diagram, questions, review, schema, sources
+from jobs.sql_image_pipeline import database, diagram, questions, review, schema, sending, sources
 from jobs.sql_image_pipeline.conftest import a_run, dropped, noise, rows_of, told
 from jobs.sql_image_pipeline.ingest import checked, ingest, load
 from jobs.sql_image_pipeline.job import ingest as ingest_verb
+from jobs.sql_image_pipeline.job import upload as upload_verb
 from jobs.sql_image_pipeline.recorder import Answer, Recorder, write
 from jobs.sql_image_pipeline.statements import statement
 from jobs.sql_image_pipeline.versions import registered
-from slipway.errors import InputInvalid, NotReady
+from slipway.errors import InputInvalid, NotReady, Retryable
 
 SUMS = """SELECT day, model_version_id, label_id, predictions, labelled, correct,
     ROUND(confidence_sum * 1000), ROUND(confidence_squares * 1000)
@@ -341,6 +342,35 @@ def test_a_recorder_tells_each_of_what_went_wrong_with_its_own(engine, digits, m
 def answer_of(entry, label="7"):
     digest = hashlib.sha256(entry.content).hexdigest()
     return Answer(checked(digest, entry, "upload"), label, 0.25)
+
+
+@pytest.fixture
+def address(app):
+    """The address of the scorer, over a real port."""
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_client_uploads_what_is_held_out_and_tells_how_well_it_is_labelled(engine, address, out):
+    for known in (0, 24):
+        run = a_run(out, "upload", limit=24)
+        upload_verb(run, address, "", 4)
+        assert run.metrics["uploads"] == 24
+        assert run.metrics["upload_accuracy"] > 0.8
+        assert run.pieces[0]["text"].endswith(f"{known} were there before.")
+    assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(24,)]
+
+
+def test_a_client_tells_what_a_scorer_refuses(address):
+    with pytest.raises(Retryable, match="found 422"):
+        sending.sent(address, "/images", [b"\x89PNG\r\n\x1a\nno more"], 1, 10)
 
 
 # Questions

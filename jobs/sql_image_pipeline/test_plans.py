@@ -58,10 +58,15 @@ def nodes(plan):
         yield from nodes(inner)
 
 
-def plan_of(connection, name):
-    clause = questions.bound(name, VALUES[name])
-    explain = text("EXPLAIN (FORMAT JSON) " + clause.text).bindparams(*clause._bindparams.values())
-    found = connection.execute(explain).scalar_one()
+def explained(connection, words, name, **values):
+    """Return what a database answers to words like EXPLAIN before a statement."""
+    clause = questions.bound(name, VALUES[name] | values).element
+    asked = text(f"{words} {clause.text}").bindparams(*clause._bindparams.values())
+    return connection.execute(asked).all()
+
+
+def plan_of(connection, name, words="EXPLAIN (FORMAT JSON)", **values):
+    ((found,),) = explained(connection, words, name, **values)
     return (found if isinstance(found, list) else json.loads(found))[0]["Plan"]
 
 
@@ -89,11 +94,7 @@ def test_a_page_reads_no_more_rows_than_it_shows(full):
     """Keyset pages cost the same wherever they are: no row is read and thrown away."""
     with full.connect() as connection:
         for name in ("recent", "uncertain"):
-            clause = questions.bound(name, VALUES[name] | {"limit": 20})
-            explain = text("EXPLAIN (ANALYZE, FORMAT JSON) " + clause.text).bindparams(
-                *clause._bindparams.values()
-            )
-            plan = connection.execute(explain).scalar_one()[0]["Plan"]
+            plan = plan_of(connection, name, "EXPLAIN (ANALYZE, FORMAT JSON)", limit=20)
             read = [
                 node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
                 for node in nodes(plan)
@@ -109,10 +110,8 @@ def test_sqlite_searches_large_tables_by_an_index(name, tmp_path, monkeypatch):
     monkeypatch.delenv(database.VARIABLE, raising=False)
     engine = database.opened(tmp_path)
     database.upgrade(engine)
-    clause = questions.bound(name, VALUES[name])
-    explain = text("EXPLAIN QUERY PLAN " + clause.text).bindparams(*clause._bindparams.values())
     with engine.connect() as connection:
-        told = [row[3] for row in connection.execute(explain)]
+        told = [row[3] for row in explained(connection, "EXPLAIN QUERY PLAN", name)]
     engine.dispose()
     scans = [line for line in told if re.match(rf"SCAN ({'|'.join(LARGE)}|recent|every)\b", line)]
     assert scans == [], f"{name}: {scans}"
