@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from slipway import Run, store
+from slipway.errors import InputInvalid
 
 from . import charts, collection, diagram, pixels, recorder
 from .database import reading
@@ -31,6 +32,8 @@ def held_out(run: Run, engine: Engine, model: Any, entries: collection.Entries) 
 
     from .job import Picture, score
 
+    if not entries:
+        raise InputInvalid("found no held-out picture; take a larger --limit, or a folder test")
     version = registered(engine, store.identity(run.out / "model"), type(model).__name__)
     right: list[bool] = []
     sure: list[float] = []

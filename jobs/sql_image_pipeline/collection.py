@@ -40,14 +40,11 @@ def fill(run: Run, engine: Engine, wish: str) -> str:
 
     files = {name: run.data(name) for name in run.spec.data}
     if run.tier == "sample":
-        found: Iterator[Found] = sources.digits(files["train_images"])
-        total = 1797
-    else:
-        found = _mnist(files)
-        total = 70_000
-    name = "sample" if run.tier == "sample" else "mnist"
-    _ingest(run, engine, name, islice(found, run.limit), min(total, run.limit or total))
-    return name
+        found = islice(sources.digits(files["train_images"]), run.limit)
+        _ingest(run, engine, "sample", found, min(1797, run.limit or 1797))
+        return "sample"
+    _ingest(run, engine, "mnist", _mnist(files, run.limit), None)
+    return "mnist"
 
 
 def source_of(run: Run, source: str) -> Iterator[Found]:
@@ -57,15 +54,17 @@ def source_of(run: Run, source: str) -> Iterator[Found]:
     if source:
         return islice(sources.files_of(source), run.limit)
     files = {name: run.data(name) for name in run.spec.data}
-    found = sources.digits(files["train_images"]) if run.tier == "sample" else _mnist(files)
+    found = sources.digits(files["train_images"]) if run.tier == "sample" else _mnist(files, None)
     return islice((entry for entry in found if entry.split == "test"), run.limit)
 
 
-def _mnist(files: dict[str, Path]) -> Iterator[Found]:
+def _mnist(files: dict[str, Path], limit: int | None) -> Iterator[Found]:
+    """Yield the digits to train on and to test with, of each so many at most."""
     from . import sources
 
     for split in ("train", "test"):
-        yield from sources.mnist(files[f"{split}_images"], files[f"{split}_labels"], split)
+        found = sources.mnist(files[f"{split}_images"], files[f"{split}_labels"], split)
+        yield from islice(found, limit)
 
 
 def name_of(source: str) -> str:
