@@ -1,6 +1,6 @@
 # Every target is one line over `slipway`, the host command line in .venv. Variables:
 #   JOB=NAME   CMD="train --seed 3"   GPU=1   RUNNER=docker|process   PORT=8080   IN= OUT= (score, batch)
-#   SUITE= (bench)   ENGINE=local|ray|...   SHARDS=4 (batch)
+#   DB=postgres|mariadb (run, serve: beside a job that uses one)   SUITE= (bench)   ENGINE=local|ray|...   SHARDS=4 (batch)
 .DEFAULT_GOAL := help
 .PHONY: help list new build run test check serve score batch submit batches batch-cancel bench demo up down clean hooks locks
 SLIPWAY := .venv/bin/slipway

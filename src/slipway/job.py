@@ -45,6 +45,7 @@ class Job:
     exported_scorer: Callable[..., Any] | None = None
     held_out_rows: Callable[..., Any] | None = None
     row_maker: Callable[..., Any] | None = None
+    router: Callable[..., Any] | None = None
     row_of_model: Any = None
 
     @classmethod
@@ -95,6 +96,15 @@ class Job:
     def held_out(self, function: Function) -> Function:
         """Register ``(run) -> list[Input]``: rows that the model was not trained on."""
         self.held_out_rows = function
+        return function
+
+    def routes(self, function: Function) -> Function:
+        """Register ``(routes: Blueprint, scorer: Service) -> None``: HTTP routes beside ours.
+
+        Called once in each worker, after the model was loaded or was not; ``scorer.score(rows)``
+        scores rows in the batches of all other requests.
+        """
+        self.router = function
         return function
 
     def command(self, function: Function) -> Function:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slipway import bodies, platforms, tensors
 from slipway.types import example, media_fields
 
 if TYPE_CHECKING:
+    from werkzeug.routing import Rule
+
     from slipway.job import Job
 
 ERROR = {
@@ -54,8 +59,11 @@ REFUSALS = {
 }
 
 
-def openapi(job: Job) -> dict[str, Any]:
-    """Return an OpenAPI 3.1 document of the routes that a person or a client calls."""
+def openapi(job: Job, own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return an OpenAPI 3.1 document of the routes that a person or a client calls.
+
+    ``own`` are the paths of the job's own routes, from `own_paths`.
+    """
     definitions: dict[str, Any] = {"Error": ERROR}
     row = _reference(job.row, definitions)
     answer = _reference(job.answer, definitions)
@@ -74,9 +82,39 @@ def openapi(job: Job) -> dict[str, Any]:
             "/version": _plain("The job, its model and what it was built from."),
             **_platforms(job, row, answer),
             **_runs(error),
+            **(own or {}),
         },
         "components": {"schemas": definitions},
     }
+
+
+def own_paths(
+    rules: Iterable[Rule], views: Mapping[str, Callable[..., Any]]
+) -> dict[str, dict[str, Any]]:
+    """Describe a job's own routes by the first line of each view's docstring.
+
+    A view with an attribute ``asks``, a pydantic model, takes its fields from the query.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for rule in rules:
+        view = views[rule.endpoint]
+        told = (inspect.getdoc(view) or rule.endpoint).partition("\n")[0]
+        path = re.sub(r"<(?:[^<>:]*:)?([^<>]+)>", r"{\1}", rule.rule)
+        named: list[dict[str, Any]] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in sorted(rule.arguments)
+        ]
+        asks = getattr(view, "asks", None)
+        fields = asks.model_json_schema()["properties"] if asks else {}
+        named += [{"name": name, "in": "query", "schema": entry} for name, entry in fields.items()]
+        operation = {
+            "summary": told,
+            "parameters": named,
+            "responses": {"default": {"description": told}},
+        }
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            found.setdefault(path, {})[method.lower()] = operation
+    return found
 
 
 def _score(job: Job, row: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

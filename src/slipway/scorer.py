@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, jsonify, render_template, request
+from flask import Blueprint, Flask, Response, g, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from slipway import bodies, platforms, runs, store, telemetry
 from slipway.batching import CLIENT, Batcher, Limits, Ticket
 from slipway.errors import Busy, InputInvalid, NotReady, SlipwayError
 from slipway.ledger import LongWork
-from slipway.openapi import openapi
+from slipway.openapi import openapi, own_paths
 from slipway.report import PAGES, headline
 from slipway.run import built, read_json
 from slipway.types import example
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from slipway.job import Job
 
 log = logging.getLogger("slipway.scorer")
+
+OWN = "own"
+"""The blueprint of a job's own routes."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,8 @@ def create_app(
     _score_route(app, service)
     platforms.add_routes(app, service)
     runs.add_routes(app, service, out / "runs", long_work)
+    if job.router:
+        _own_routes(app, service, job.router)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)
     app.after_request(lambda answer: _counted(service, answer))
@@ -226,7 +231,8 @@ def _describing_routes(app: Flask, service: Service) -> None:
 
     @app.get("/openapi.json")
     def describe() -> Response:
-        return jsonify(openapi(job))
+        own = [rule for rule in app.url_map.iter_rules() if rule.endpoint.startswith(f"{OWN}.")]
+        return jsonify(openapi(job, own_paths(own, app.view_functions)))
 
     @app.get("/version")
     def version() -> Response:
@@ -248,6 +254,20 @@ def _score_route(app: Flask, service: Service) -> None:
     def score() -> Response:
         asked = bodies.read(request, service.job.row)
         return bodies.respond(request, asked, service.score)
+
+
+def _own_routes(app: Flask, service: Service, add: Callable[[Blueprint, Service], None]) -> None:
+    """Add the job's own routes. Raises InputInvalid for one that takes the place of ours."""
+    ours = {
+        (rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()
+    }
+    routes = Blueprint(OWN, "slipway")
+    add(routes, service)
+    app.register_blueprint(routes)
+    for rule in app.url_map.iter_rules():
+        taken = {(rule.rule, method) for method in (rule.methods or set()) - {"OPTIONS"}} & ours
+        if rule.endpoint.startswith(f"{OWN}.") and taken:
+            raise InputInvalid(f"{rule.rule}: a route of the scorer; wanted another one")
 
 
 def _refused(code: int, message: str) -> tuple[Response, int]:

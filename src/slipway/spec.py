@@ -86,6 +86,7 @@ class Dataset:
 class JobSpec:
     """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path.
 
+    ``services`` are databases that the job can use, by their folders of ``images/``.
     ``accept`` holds what one run must reach on ``real`` and on ``sample`` data, and what the
     ``mean`` over the seeds 0 to 4 must reach on real data.
     """
@@ -95,6 +96,7 @@ class JobSpec:
     title: str
     question: str
     base: Base = "base"
+    services: tuple[str, ...] = ()
     resources: Resources = Resources()
     data: Mapping[str, Dataset] = field(default_factory=dict)
     accept: Mapping[str, Mapping[str, Bar]] = field(default_factory=dict)
@@ -126,6 +128,10 @@ class JobSpec:
         base = table.get("base", "base")
         if base not in get_args(Base):
             raise ValueError(f"base = {base!r}; wanted one of {', '.join(get_args(Base))}")
+        services = table.get("services", [])
+        if not isinstance(services, list) or not all(_is_name(entry) for entry in services):
+            raise ValueError(f"services = {services!r}; wanted a list of names like 'postgres'")
+        table["services"] = tuple(services)
         table["resources"] = _build(Resources, table.get("resources", {}), "resources")
         if not MEMORY.fullmatch(table["resources"].memory):
             memory = table["resources"].memory
@@ -136,6 +142,10 @@ class JobSpec:
             tier: _bars(tier, bars) for tier, bars in _tables(table, "accept").items()
         }
         return _build(cls, {"name": name, "folder": folder, **table}, "")
+
+
+def _is_name(text: Any) -> bool:
+    return isinstance(text, str) and bool(NAME.fullmatch(text))
 
 
 def _tables(table: dict[str, Any], key: str) -> dict[str, Any]:

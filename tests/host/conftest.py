@@ -23,7 +23,7 @@ from slipway.host.new import create
 
 REPOSITORY = Path(__file__).parents[2]
 Slipway = Callable[..., tuple[int, str, str]]
-MAKES = ("RUNNER", "GPU", "PORT", "JOB")
+MAKES = ("RUNNER", "GPU", "PORT", "JOB", "DB")
 RECORDER = """#!{python} -IS
 import json, sys
 given = sys.argv[1:]

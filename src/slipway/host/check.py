@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from slipway.host import build, container, coverage, engine, environment
+from slipway.host import build, container, coverage, databases, engine, environment
 from slipway.host.process import environ_of
 from slipway.spec import JobSpec
 
@@ -187,15 +187,21 @@ def job_tests(machine: Machine, tally: Tally, spec: JobSpec) -> None:
 
 
 def in_image(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False) -> int:
-    """Run pytest in the job's test image, offline; coverage data stays in artifacts/<job>."""
+    """Run pytest in the job's test image, offline; coverage data stays in artifacts/<job>.
+
+    Beside it are empty databases of the job's services, named by POSTGRES_URL and the like.
+    """
     image = build.build_test(client, root, spec, gpu)
     folder = container.artifacts(root, spec)
-    place = container.Place({folder: ("/artifacts", "rw")}, {})
     arguments = [f"jobs/{spec.name}/{CUDA_TESTS}"] if gpu else []
-    made = container.create(
-        client, image, spec, place, arguments, network_mode="none", tmpfs={"/tmp": ""}
-    )
-    return container.attend(made)
+    with databases.beside(client, root, spec, spec.services, keep=False) as found:
+        urls = {f"{name.upper()}_URL": url for name, url in found.urls.items()}
+        place = container.Place({folder: ("/artifacts", "rw")}, urls)
+        network: dict[str, Any] = found.options or {"network_mode": "none"}
+        made = container.create(
+            client, image, spec, place, arguments, tmpfs={"/tmp": ""}, **network
+        )
+        return container.attend(made)
 
 
 def in_process(machine: Machine, spec: JobSpec) -> int:

@@ -24,6 +24,12 @@ RUNNER = click.option(
     help="Where to run; by default in a container, as a process where no engine answers.",
 )
 GPU = click.option("--gpu", is_flag=True, envvar="GPU", help="Use the CUDA base and a GPU.")
+DATABASE = click.option(
+    "--database",
+    envvar="DB",
+    default=None,
+    help="Start this database of the job's services beside it; its rows stay.",
+)
 PORT = click.option(
     "--port", type=click.IntRange(1, 65535), envvar="PORT", default=8080, show_default=True
 )
@@ -97,12 +103,21 @@ def build(root: Path, jobs: tuple[str, ...], services: bool, gpu: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @RUNNER
 @GPU
+@DATABASE
 @click.pass_obj
-def run(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, gpu: bool) -> int:
+def run(
+    root: Path,
+    job: str,
+    arguments: tuple[str, ...],
+    runner: str | None,
+    gpu: bool,
+    database: str | None,
+) -> int:
     """Run a verb of a job, by default `run`: prepare, train, evaluate and report."""
     from slipway.host.run import run_job
 
-    return run_job(root, catalog.find_job(root, job), arguments or ("run",), runner, gpu)
+    spec = catalog.find_job(root, job)
+    return run_job(root, spec, arguments or ("run",), runner, gpu, database or None)
 
 
 @cli.command()
@@ -111,12 +126,22 @@ def run(root: Path, job: str, arguments: tuple[str, ...], runner: str | None, gp
 @click.option("--host", "address", default="127.0.0.1", show_default=True, help="Who may connect.")
 @RUNNER
 @GPU
+@DATABASE
 @click.pass_obj
-def serve(root: Path, job: str, port: int, address: str, runner: str | None, gpu: bool) -> int:
+def serve(
+    root: Path,
+    job: str,
+    port: int,
+    address: str,
+    runner: str | None,
+    gpu: bool,
+    database: str | None,
+) -> int:
     """Serve a trained job over HTTP until stopped."""
     from slipway.host.run import serve_job
 
-    return serve_job(root, catalog.find_job(root, job), address, port, runner, gpu)
+    spec = catalog.find_job(root, job)
+    return serve_job(root, spec, address, port, runner, gpu, database or None)
 
 
 @cli.command()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Variables of the machine that mean the same inside a container.
 PASSED = (
+    "DATABASE_URL",
     "LOG_FORMAT",
     "MLFLOW_TRACKING_URI",
     "AWS_ACCESS_KEY_ID",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slipway.errors import InputInvalid, SlipwayError
-from slipway.host import build, container, engine, process
+from slipway.host import build, container, databases, engine, process
 from slipway.spec import TIERS, JobSpec
 
 if TYPE_CHECKING:
@@ -45,17 +45,51 @@ def client_or_none(runner: str | None) -> DockerClient | None:
 
 
 def run_job(
-    root: Path, spec: JobSpec, arguments: Sequence[str], runner: str | None, gpu: bool = False
+    root: Path,
+    spec: JobSpec,
+    arguments: Sequence[str],
+    runner: str | None,
+    gpu: bool = False,
+    database: str | None = None,
 ) -> int:
     """Run one verb and return its exit code; as a process this does not return."""
+    databases.check(spec, database)
     client = client_or_none(runner)
     if client is None:
+        _require_none(database)
         process.become(root, spec, arguments, gpu)
     image = build.build_job(client, root, spec, gpu)
     place = container.usual_place(root, spec)
     mounts, arguments = own_files(arguments, lambda: path_options(client, image, arguments))
     place = replace(place, mounts={**place.mounts, **mounts})
-    return container.attend(container.create(client, image, spec, place, arguments, gpu=gpu))
+    return attend_beside(client, root, spec, image, place, arguments, gpu, database)
+
+
+def attend_beside(
+    client: DockerClient,
+    root: Path,
+    spec: JobSpec,
+    image: Image,
+    place: container.Place,
+    arguments: Sequence[str],
+    gpu: bool,
+    database: str | None,
+) -> int:
+    """Run a container to its end, a database beside it where one is named."""
+    names = [database] if database else []
+    with databases.beside(client, root, spec, names, keep=True) as found:
+        urls = {databases.URL: found.urls[database]} if database else {}
+        place = replace(place, environ={**place.environ, **urls})
+        made = container.create(client, image, spec, place, arguments, gpu=gpu, **found.options)
+        return container.attend(made)
+
+
+def _require_none(database: str | None) -> None:
+    if database:
+        raise SlipwayError(
+            f"--database {database}: wanted a Docker engine to start it; or name a running one "
+            f"in {databases.URL}"
+        )
 
 
 def path_options(client: DockerClient, image: Image, arguments: Sequence[str]) -> set[str]:
@@ -106,18 +140,26 @@ def _values(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
 
 
 def serve_job(
-    root: Path, spec: JobSpec, address: str, port: int, runner: str | None, gpu: bool = False
+    root: Path,
+    spec: JobSpec,
+    address: str,
+    port: int,
+    runner: str | None,
+    gpu: bool = False,
+    database: str | None = None,
 ) -> int:
     """Serve the job's model at ``address:port`` until stopped; return the exit code."""
+    databases.check(spec, database)
     require_free(address, port)
     client = client_or_none(runner)
     url = f"http://{'127.0.0.1' if address == '0.0.0.0' else address}:{port}"
     click.echo(f"serving {spec.name} at {url}/ (a form), POST {url}/score", err=True)
     if client is None:
+        _require_none(database)
         process.become(root, spec, ["serve", "--host", address, "--port", str(port)], gpu)
     image = build.build_job(client, root, spec, gpu)
     place = replace(container.usual_place(root, spec), port=(address, port))
-    return container.attend(container.create(client, image, spec, place, ["serve"], gpu=gpu))
+    return attend_beside(client, root, spec, image, place, ["serve"], gpu, database)
 
 
 def require_free(address: str, port: int) -> None:

@@ -29,6 +29,8 @@ SERVICES = {
     "postgres": [],
     "prometheus": [],
 }
+# Databases that a job is run and tested beside.
+DATABASES: dict[str, list[str]] = {"postgres": [], "mariadb": []}
 # The folder of a job's own demo page: an image of its own, no part of the job's.
 PAGE = "demo"
 WITHOUT_RUNTIME = ("build", "service")
@@ -67,7 +69,7 @@ def base_source(root: Path, base: str) -> str:
 
 def service_source(root: Path, service: str) -> str:
     """Return the digest of a helper service's image."""
-    parts = [root / part for part in SERVICES[service]]
+    parts = [root / part for part in (SERVICES | DATABASES)[service]]
     return digest(root, [*parts, *files_below(root / "images" / service)])
 
 
