@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from slipway import Content, Field, Input, Job, Media, Output, Run, store
-from slipway.errors import InputInvalid
+from slipway.run import read_json
 
 from . import charts, commands, data, measures, pictures, recipes, shapes, studies, trust
+from . import weights as starts
 from .team import Team
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ GARMENTS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt"
             "ankle boot")  # fmt: skip
 ALIKE = 0.95
 """Share of the held-out pictures that a lossy form must call as the network does."""
+CALIBRATED = 100
+"""Validation pictures from which on a temperature is fitted to them."""
 PROVEN = 500
 """Held-out pictures on which both forms are compared."""
 job = Job.here(__file__, trusted=TRUSTED, tolerance=1e-4)
@@ -56,6 +59,7 @@ def prepare(run: Run, seed: int, dataset: str, side: int | None) -> None:
     """Read the pictures, say what could not be read, and keep some apart to choose by."""
     if Team().size > 1:
         raise click.UsageError("torchrun is for train alone: prepare first, in one process")
+    run.part = dataset  # each has bars of its own
     source = read(run, dataset, side)
     parts = data.split_up(source, seed, run.limit)
     folder = run.out / "data"
@@ -142,6 +146,8 @@ def train(
 ) -> Module:  # fmt: skip
     """Train networks and keep the one that is best on validation."""
     fit, validation = (data.read(run.prepared(f"{part}.npz")) for part in ("train", "validation"))
+    if weights and not families:
+        families = (starts.shape_of(run, weights, "")[0],)
     names = recipes.chosen_families(families, len(fit.labels))
     state = run.resume() or {}
     done: dict[str, Any] = state.pop("done", {})
@@ -160,7 +166,14 @@ def train(
             store.save(network, run.out / "networks" / name)
             run.checkpoint({"done": done})
     studies.leave()
-    return chosen(run, done, fit)
+    network = chosen(run, done, fit)
+    if len(validation.labels) >= CALIBRATED:
+        from . import training
+
+        logits = training.logits(network, validation.images)
+        network.temperature.fill_(trust.temperature(logits, validation.labels))
+        run.log(temperature=float(network.temperature))
+    return network
 
 
 def chosen(run: Run, done: dict[str, Any], fit: data.Split) -> Module:
@@ -195,12 +208,14 @@ def evaluate(run: Run, model: Module) -> None:
     speed = len(test.labels) / (time.perf_counter() - started)
     found = trust.softmax(logits, float(model.temperature))
     figures = measures.overall(test.labels, found)
-    run.log(**figures)
+    part = read_json(run.out / "run.json").get("prepare", {}).get("part", "pictures")
+    prefix = "" if part == "pictures" else f"{part}_"
+    run.log(**{f"{prefix}{name}": value for name, value in figures.items()})
     for name in recipes.FAMILIES:
         if (run.out / "networks" / name).is_dir():
             other = store.load(run.out / "networks" / name, TRUSTED)
             called = training.logits(other, test.images, run.device).argmax(axis=1)
-            run.log(**{f"{name}_accuracy": float((called == test.labels).mean())})
+            run.log(**{f"{prefix}{name}_accuracy": float((called == test.labels).mean())})
     run.note(
         f"{figures['accuracy']:.1%} of {len(test.labels)} held-out pictures are called right. With "
         f"so many the true share lies between {figures['accuracy_low']:.1%} and "
@@ -383,8 +398,6 @@ def pretrain(run: Run, dataset: str, family: str, **given: Any) -> None:
     """Train a backbone on other pictures, for train --weights backbone."""
     source = read(run, dataset, None)
     parts = data.split_up(source, run.seed, run.limit)
-    if not source.classes:
-        raise InputInvalid("found no classes; wanted two or more")
     plan = studies.Plan(family, {"labels": source.classes}, None, run.epochs, given)
     network, curve = studies.trained(
         run, plan, parts[data.TRAIN], parts[data.VALIDATION], run.resume(), {}

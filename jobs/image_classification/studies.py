@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -290,7 +290,10 @@ def compare(run: Run, what: str) -> None:
     help="The network.",
 )
 def search(run: Run, method: str, trials: int, minutes: float, family: str) -> None:
-    """Look for better settings: on a grid, at random, or where earlier trials were good."""
+    """Look for better settings: on a grid, at random, or where earlier trials were good.
+
+    A search that was stopped begins anew: each trial depends on all before it, and is short.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -300,7 +303,7 @@ def search(run: Run, method: str, trials: int, minutes: float, family: str) -> N
 
     def worth(trial: Any) -> float:
         plan = planned(trial, family, method, run.epochs or SHORT)
-        _, curve = trained(quiet(run), plan, fit, validation, None, {})
+        _, curve = trained(run, plan, fit, validation, None, {})
         return curve[-1]["validation accuracy"]
 
     for number in run.progress(range(trials), "trials"):
@@ -345,14 +348,6 @@ def planned(trial: Any, family: str, method: str, epochs: int) -> Plan:
                  "dropout": trial.suggest_float("dropout", 0.0, 0.5)}  # fmt: skip
     given = usual_options() | {"rate": found["rate"], "decay": found["decay"]}
     return Plan(family, {"dropout": found["dropout"]}, None, epochs, given)
-
-
-def quiet(run: Run) -> Run:
-    """Return a run of the same settings that writes its checkpoints to a place of their own.
-
-    A search begins anew: its trials depend on all before them, and are short.
-    """
-    return replace(run, out=run.out / "search")
 
 
 def writes() -> bool:

@@ -27,17 +27,23 @@ HUB: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def shape_of(run: Run, told: str, family: str) -> tuple[str, dict[str, Any]]:
-    """Return the family and the settings of the network that weights are for."""
+    """Return the family and the settings of the network that weights are for.
+
+    InputInvalid where it is of another ``family`` than was asked for.
+    """
     from . import model
 
     if told in HUB:
-        return HUB[told]
-    settings = dict(saved(run, told).settings)
-    names = {kind: name for name, kind in model.FAMILIES.items()}
-    found = names[type(saved(run, told))]
+        found, settings = HUB[told]
+    else:
+        network = saved(run, told)
+        names = {kind: name for name, kind in model.FAMILIES.items()}
+        found = names[type(network)]
+        settings = {key: value for key, value in network.settings.items()
+                    if key not in ("labels", "side")}  # fmt: skip
     if family and found != family:
-        raise DataUnavailable(f"--weights {told}: a {found}; wanted a {family}")
-    return found, {key: settings[key] for key in settings if key not in ("labels", "side")}
+        raise InputInvalid(f"--weights {told}: found a {found}; wanted a {family}")
+    return found, settings
 
 
 def tensors_of(run: Run, told: str) -> dict[str, Tensor]:

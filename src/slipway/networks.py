@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ def settle(run: Run) -> None:
     """Seed PyTorch, make it deterministic, and let it use as many threads as job.toml has cpus."""
     import torch
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS is not deterministic
     torch.manual_seed(run.seed)
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(max(1, math.floor(run.spec.resources.cpus)))
