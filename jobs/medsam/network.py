@@ -76,7 +76,6 @@ def tensors(path: Path) -> dict[str, Tensor]:
     import warnings
 
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
