@@ -439,7 +439,7 @@ def test_a_mask_in_a_file_is_a_prompt(tmp_path, case):
     ("text", "told"),
     [("circle:1:2,3", "wanted point"), ("box:1:2,3", "wanted"), ("point:99:2,3", "voxel 99 along "),
      ("point:3:2,90", "voxel 90 along axis J; wanted 0 to 43"), ("", "wanted"),
-     ("box:4:9,9,2,2", "first corner"), ("mask:/nowhere.nii", "no such file")],
+     ("box:4:9,9,2,2", "first corner"), ("box:9:0,0,3,3", "found no tissue there"), ("mask:/nowhere.nii", "no such file")],
 )  # fmt: skip
 def test_a_wrong_prompt_is_told(case, text, told):
     with pytest.raises((InputInvalid, DataUnavailable), match=told):
@@ -469,10 +469,10 @@ def test_a_u_net_learns_a_patient_and_resumes_to_the_same_weights(
     def keep(state, tensors):
         kept[state["step"]] = state | {"tensors": {n: v.clone() for n, v in tensors.items()}}
 
-    whole = baseline.trained(run, [case], 70, {}, keep)
+    whole = baseline.trained(run, [case], 150, {}, keep)
     found = baseline.segmented(whole, case)
     assert measures.dice(found["WT"], brats.region(case.segmentation, "WT")) > 0.6
-    again = baseline.trained(run, [case], 70, kept[50], keep)
+    again = baseline.trained(run, [case], 150, kept[100], keep)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     store.save(whole, tmp_path / "unet")
