@@ -64,6 +64,11 @@ def of_corners(kind: str, corners: Sequence[tuple[float, float, float]], case: b
     if kind == "box":
         value += [high[columns], high[rows]]
     prompt = prompts.Prompt(kind, int(low[axis]), np.array(value, float))  # type: ignore[arg-type]
+    image = np.moveaxis(next(iter(case.volumes.values())), axis, 0)[prompt.slice].T
+    if not image[prompts.rasterised(prompt, image.shape)].any():
+        raise InputInvalid(
+            f"case {case.name}, prompt: found no tissue there; wanted it on the head"
+        )
     return Asked(prompt, plane)
 
 

@@ -45,7 +45,9 @@ def small(run: Run, start: str, steps: int | None) -> Segmenter:
         return shipped
     recipe = scaled(training.RECIPE if shipped is None else training.RECIPE[-1:], steps)
     begun = None if shipped is None else as_state(shipped)
-    curve: list[list[float]] = []
+    total = sum(stage.steps for stage in recipe)
+    state = run.resume() or begun
+    curve: list[list[float]] = [*(state or {}).get("curve", [])]
 
     def keep(state: dict[str, Any], tensors: dict[str, Any]) -> None:
         curve[:] = state["curve"]
@@ -53,8 +55,8 @@ def small(run: Run, start: str, steps: int | None) -> Segmenter:
 
     settings = None if shipped is None else shipped.settings
     found = training.fit(make, count, recipe, seed=run.seed, settings=settings,
-                         state=run.resume() or begun, keep=keep, every=OFTEN)  # fmt: skip
-    run.log(train_loss=curve[-1][1], train_steps=len(curve))
+                         state=state, keep=keep, every=min(OFTEN, total))  # fmt: skip
+    run.log(train_loss=curve[-1][1], train_steps=total)
     title = f"After {len(curve)} steps the loss is {curve[-1][1]:.2f}"
     run.figure("loss", charts.curve([row[1] for row in curve], title), "Loss of each step.")
     return found

@@ -282,6 +282,12 @@ class Mask(Output):
     network: str
 
 
+@job.export
+def export(model: Segmenter, folder: Path) -> None:
+    """Refuse: which memories a slice looks at is decided as it goes, and no graph holds that."""
+    raise InputInvalid(f"{model.name}: a network with a memory bank has no ONNX form")
+
+
 def case_of(row: Scan) -> brats.Case:
     """Return the volumes of a row; one modality alone stands for all three channels."""
     given = {name: content for name in brats.MODALITIES if (content := getattr(row, name))}

@@ -66,10 +66,10 @@ def frame_of(case: brats.Case) -> tuple[slice, slice]:
 
 
 def close_to(view: View) -> tuple[slice, slice]:
-    """Return the square of a slice, in x and y, around all that is true, found or given."""
+    """Return the square of a slice, in x and y, around all that is true or given."""
     from scipy import ndimage
 
-    filled = (view.truth | view.found).any(axis=2) | view.prompt
+    filled = view.truth.any(axis=2) | view.prompt
     (box,) = ndimage.find_objects(filled.astype("uint8"))
     side = max(max(part.stop - part.start for part in box) + 2 * MARGIN, LEAST)
     starts = [
@@ -108,7 +108,7 @@ def key(figure: Figure, place: str = "outside lower center") -> None:
 
 
 def shown_slices(view: View) -> list[tuple[int, str]]:
-    """Return the prompted slice, those at a half and all of the way to each end, the worst."""
+    """Return the prompted slice, some on the way to each end, the one with most wrong voxels."""
     import numpy as np
 
     present = np.flatnonzero(view.truth.any(axis=(0, 1)))
@@ -117,11 +117,10 @@ def shown_slices(view: View) -> list[tuple[int, str]]:
         (at + 9 * first) // 10: "lower end", (at + first) // 2: "half way down",
         (at + last) // 2: "half way up", (at + 9 * last + 9) // 10: "upper end", at: "prompted",
     }  # fmt: skip
-    scores = measures.slice_dice(view.found, view.truth)
-    scores[at] = np.nan
-    if np.isfinite(scores).any():
-        worst = int(np.nanargmin(scores))
-        wanted.setdefault(worst, "worst")
+    wrong = (view.found ^ view.truth).sum(axis=(0, 1))
+    wrong[at] = 0
+    if wrong.any():
+        wanted.setdefault(int(wrong.argmax()), "most wrong")
     return sorted(wanted.items())
 
 

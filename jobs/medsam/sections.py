@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SHOWN = 5
 """Patients in the montages."""
 WORST = 8
+APART = 8
+"""Slices between two failures of one region that are shown."""
 SMALL = 60
 """Pixels: a slice with less is an end of the tumour, where a pixel's width decides."""
 FAR = 25.0
@@ -124,7 +126,7 @@ def failures(run: Run, found: Outcomes, kind: str) -> None:
     share = sum(row["dice"] < 0.5 for row in mine) / len(mine)
     title = f"{share:.0%} of the slices have a Dice below 0.5: these are among the worst"
     run.figure("failures", overlays.gallery(pictures, title),
-               "The slice with most wrong pixels of each patient and region.")  # fmt: skip
+               "The slices with most wrong pixels, patient by patient.")  # fmt: skip
 
 
 def cause(row: dict[str, Any]) -> str:
@@ -167,16 +169,18 @@ def worst_patients(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def worst_slices(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return of each patient and region the slice with most wrong pixels, patient by patient."""
+    """Return the slices with most wrong voxels, some apart from each other, patient by patient."""
 
     def wrong(row: dict[str, Any]) -> float:
         return float((row["voxels"] + row["found"]) * (1 - row["dice"]))
 
-    worst: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in sorted(rows, key=wrong):
-        worst[row["case"], row["region"]] = row
-    ranked = sorted(worst.values(), key=wrong, reverse=True)[:WORST]
-    return sorted(ranked, key=lambda row: (row["case"], row["region"]))
+    worst: list[dict[str, Any]] = []
+    for row in sorted(rows, key=wrong, reverse=True):
+        near = [one for one in worst if abs(one["z"] - row["z"]) < APART
+                and all(one[name] == row[name] for name in ("case", "region"))]  # fmt: skip
+        if not near and len(worst) < WORST:
+            worst.append(row)
+    return sorted(worst, key=lambda row: (row["case"], row["region"], row["z"]))
 
 
 def each(run: Run, part: str = "held_out") -> Iterator[brats.Case]:
