@@ -1,12 +1,12 @@
 -- Of each label the pictures that the model was least sure of since a moment.
--- Index ix_predictions_created_at.
+-- Index ix_predictions_created_at; the 0 keeps SQLite from reading all in the order of labels.
 WITH ranked AS (
     SELECT
         predictions.label_id,
         predictions.image_id,
         predictions.confidence,
         ROW_NUMBER() OVER (
-            PARTITION BY predictions.label_id ORDER BY predictions.confidence, predictions.id
+            PARTITION BY 0 + predictions.label_id ORDER BY predictions.confidence, predictions.id
         ) AS place
     FROM predictions
     WHERE predictions.created_at >= :since
