@@ -97,7 +97,7 @@ def test_the_rows_of_a_run_stay_in_a_volume(engine: Any, monkeypatch: pytest.Mon
 def test_a_database_that_ends_is_told_with_its_log(engine: Any) -> None:
     engine.states = [{"Status": "exited"}]
     with (
-        pytest.raises(SlipwayError, match="postgres does not answer; .* no space left"),
+        pytest.raises(SlipwayError, match=r"postgres does not answer; .* no space left"),
         databases.beside(engine, None, SPEC, ["postgres"], keep=False),
     ):
         pytest.fail("it was not healthy")
