@@ -148,6 +148,7 @@ def downgrade(engine: Engine, revision: str) -> str:
 
 
 def _migrated(engine: Engine, way: str, revision: str) -> str:
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
     from alembic.util.exc import CommandError
 
@@ -177,7 +178,6 @@ def _check_folder(path: Path) -> None:
 def _settings() -> Config:
     from alembic.config import Config
 
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
     found = Config()
     found.set_main_option("script_location", str(HERE / "migrations").replace("%", "%%"))
     found.set_main_option("path_separator", "os")

@@ -157,6 +157,7 @@ class Prediction(Base):
         CheckConstraint("confidence >= 0 AND confidence <= 1", name="confidence"),
         Index("ix_predictions_recent", "label_id", "created_at", "id"),
         Index("ix_predictions_uncertain", "reviewed", "confidence", "id"),
+        Index("ix_predictions_created_at", "created_at"),
         Index("ix_predictions_version", "model_version_id"),
     )
 

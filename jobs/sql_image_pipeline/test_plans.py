@@ -33,7 +33,7 @@ INDEXES = {
     "counts": set(),
     "accuracy": set(),
     "drift": set(),
-    "hardest": {"ix_predictions_recent", "pk_images"},
+    "hardest": {"ix_predictions_created_at", "pk_images"},
     "changed": {"ix_predictions_recent", "uq_predictions_image_id_model_version_id", "pk_images"},
 }
 """The indexes of large tables that each statement uses on PostgreSQL."""

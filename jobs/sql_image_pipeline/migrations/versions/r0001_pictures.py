@@ -112,6 +112,7 @@ def predictions() -> None:
     recent, uncertain = ["label_id", "created_at", "id"], ["reviewed", "confidence", "id"]
     op.create_index("ix_predictions_recent", "predictions", recent)
     op.create_index("ix_predictions_uncertain", "predictions", uncertain)
+    op.create_index("ix_predictions_created_at", "predictions", ["created_at"])
     op.create_index("ix_predictions_version", "predictions", ["model_version_id"])
 
 
