@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -203,10 +204,15 @@ torch.save(network.state_dict(), place)
 def test_two_processes_train_what_one_does(tmp_path):
     script = tmp_path / "team.py"
     script.write_text(TEAM.format(paths=[path for path in sys.path if path], out=str(tmp_path)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # This container has no network, so its own name is nobody's: all meet on loopback.
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--local-addr",
+               "127.0.0.1", "--master-addr", "127.0.0.1", "--master-port", port,
                "--nproc-per-node", "2", str(script)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, check=False, timeout=300,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, capture_output=True, check=False, timeout=300, env=environ)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     alone, _ = fitted(tmp_path, replace(QUICK, augment=(), epochs=2), norm=False, dropout=0.0)
