@@ -20,25 +20,28 @@ AUGMENTS = ("flip", "crop", "rotate", "zoom", "shift", "brightness", "contrast",
 FAMILIES = ("small_cnn", "vgg", "resnet", "mobilenet_v2")
 MANY = 5_000
 """From so many training pictures on a larger network is worth its time."""
-FEWEST, MOST = 6, 60
+FEWEST = 6
 """Epochs, whatever the number of pictures."""
+STEPS = 50
+"""Of an epoch at least: batches are smaller where pictures are few."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one family learns: ``seen`` pictures in all set the number of epochs."""
+    """How one family learns: ``seen`` pictures in all set the number of epochs, up to ``most``."""
 
     seen: int
+    most: int
     rate: float
     augment: tuple[str, ...]
     network: dict[str, Any]
 
 
 RECIPES = {
-    "small_cnn": Recipe(220_000, 0.05, ("flip", "crop", "cutout"), {"dropout": 0.2}),
-    "vgg": Recipe(270_000, 0.05, ("flip", "crop", "cutout"), {}),
-    "resnet": Recipe(400_000, 0.1, ("flip", "crop", "cutout"), {}),
-    "mobilenet_v2": Recipe(270_000, 0.05, ("flip", "crop", "cutout"), {}),
+    "small_cnn": Recipe(220_000, 20, 0.04, ("flip", "crop"), {"dropout": 0.1}),
+    "vgg": Recipe(270_000, 60, 0.05, ("flip", "crop", "cutout"), {}),
+    "resnet": Recipe(400_000, 60, 0.1, ("flip", "crop", "cutout"), {}),
+    "mobilenet_v2": Recipe(270_000, 60, 0.05, ("flip", "crop", "cutout"), {}),
 }
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -85,11 +88,11 @@ def settings(family: str, pictures: int, epochs: int | None, given: dict[str, An
     recipe, chosen = RECIPES[family], dict(given)
     told, rate = chosen.pop("augment"), chosen.pop("rate")
     names = recipe.augment if told is None else changes(told)
-    usual = max(FEWEST, min(MOST, recipe.seen // max(1, pictures)))
+    usual = max(FEWEST, min(recipe.most, recipe.seen // max(1, pictures)))
     adam = {"rate": 0.002} if chosen["optimizer"] == "adam" else {"rate": recipe.rate}
     if rate is not None:
         adam = {"rate": rate}
-    batch = min(chosen.pop("batch_size"), max(2, pictures // 8))
+    batch = min(chosen.pop("batch_size"), max(8, pictures // STEPS))
     return Settings(epochs=epochs or usual, batch=batch, augment=names, **adam, **chosen)
 
 

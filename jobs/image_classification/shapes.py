@@ -97,22 +97,22 @@ def picture(label: int, covered: bool, draw: np.random.Generator) -> np.ndarray:
     ground, ink = colours(draw)
     canvas = Image.new("RGB", (size, size), ground)
     pen = ImageDraw.Draw(canvas)
-    for _ in range(draw.integers(3, 8)):  # clutter: lines and specks of any colour
+    for _ in range(draw.integers(2, 7)):  # clutter: lines and specks of any colour
         ends = [tuple(point) for point in draw.integers(0, size, (2, 2)).tolist()]
         pen.line(ends, fill=any_colour(draw), width=int(draw.integers(1, FINE + 1)))
-    radius = draw.uniform(0.26, 0.42) * size
-    middle = size / 2 + draw.uniform(-0.12, 0.12, 2) * size
-    shape = placed(list(OUTLINES.values())[label], middle, radius, draw.uniform(-0.45, 0.45))
+    radius = draw.uniform(0.3, 0.42) * size
+    middle = size / 2 + draw.uniform(-0.1, 0.1, 2) * size
+    shape = placed(list(OUTLINES.values())[label], middle, radius, draw.uniform(-0.35, 0.35))
     pen.polygon(shape, fill=ink)
     if list(OUTLINES)[label] == "ring":
         pen.polygon(placed(around(40), middle, 0.55 * radius, 0), fill=ground)
     if covered:
         far = 1.1 * radius
         pen.rectangle([*(middle - far), *(middle + far)], fill=any_colour(draw))
-    elif draw.random() < 0.5:
+    elif draw.random() < 0.4:
         bar(canvas, middle, radius, draw)
     small = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
-    noisy = np.asarray(small, np.float64) + draw.normal(0, draw.uniform(2, 14), (SIDE, SIDE, 3))
+    noisy = np.asarray(small, np.float64) + draw.normal(0, draw.uniform(2, 10), (SIDE, SIDE, 3))
     return noisy.round().clip(0, 255).astype(np.uint8)
 
 
