@@ -439,7 +439,8 @@ def test_a_mask_in_a_file_is_a_prompt(tmp_path, case):
     ("text", "told"),
     [("circle:1:2,3", "wanted point"), ("box:1:2,3", "wanted"), ("point:99:2,3", "voxel 99 along "),
      ("point:3:2,90", "voxel 90 along axis J; wanted 0 to 43"), ("", "wanted"),
-     ("box:4:9,9,2,2", "first corner"), ("box:9:0,0,3,3", "found no tissue there"), ("mask:/nowhere.nii", "no such file")],
+     ("box:4:9,9,2,2", "first corner"), ("box:9:0,0,3,3", "found no tissue there"),
+     ("mask:/nowhere.nii", "no such file")],
 )  # fmt: skip
 def test_a_wrong_prompt_is_told(case, text, told):
     with pytest.raises((InputInvalid, DataUnavailable), match=told):
