@@ -38,6 +38,7 @@ LARGEST_FILE = 64 * 2**20
 """Bytes of one picture's file."""
 MOST_FILES = 2_000_000
 LARGEST_UNPACKED = 64 * 2**30
+LARGEST_IDX = 2**30
 LARGEST_SIDE = 64
 """Of the pictures that networks see, unless --side says more."""
 HELD_OUT, CHOSEN_BY = 0.2, 0.1
@@ -328,8 +329,7 @@ def read_idx(path: Path) -> np.ndarray:
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:
-            with gzip.open(path) as file:
-                content = file.read(LARGEST_UNPACKED)
+            content = unpacked(path)
         except (OSError, EOFError, zlib.error) as error:
             raise InputInvalid(f"{path}: found a damaged gzip file ({error})") from None
     axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
@@ -343,6 +343,15 @@ def read_idx(path: Path) -> np.ndarray:
             f"{math.prod(shape)} for {shape}"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def unpacked(path: Path) -> bytes:
+    """Return what a gzip file holds, cut after `LARGEST_IDX` bytes: its size is then wrong."""
+    content = bytearray()
+    with gzip.open(path) as file:
+        while len(content) <= LARGEST_IDX and (block := file.read(2**20)):
+            content += block
+    return bytes(content)
 
 
 def split_up(source: Source, seed: int, limit: int | None) -> dict[str, Split]:
