@@ -161,17 +161,14 @@ def find_input(job: Job, source: str, shard: Shard) -> Input:
         raise click.UsageError(f"{source}: {wanted}")
     files = entries(source)
     formats = {format_of(entry.name or entry.address) for entry in files}
-<<<<<<< HEAD
+    named = rows.raw_field(job) if files and files[0].name else ""
     # Among pictures a table is a file like any other that is no picture: a line of the errors.
-    mixed = rows.raw_field(job) in media_fields(job.row)
-    if "" in formats and (mixed or formats == {""}) and rows.raw_field(job) and files[0].name:
+    if "" in formats and named in media_fields(job.row):
         return Input(source, files, shares(files, shard, whole=True), "raw")
-=======
->>>>>>> medsam-eval
     if formats == {""} and folders.are_rows(job, files):
         found = shares(folders.as_entries(files), shard, whole=True)
         return Input(source, files, found, "folders")
-    if formats == {""} and rows.text_field(job) and files[0].name:
+    if formats == {""} and named:
         return Input(source, files, shares(files, shard, whole=True), "raw")
     if "" in formats:
         odd = next(entry for entry in files if not format_of(entry.name or entry.address))
