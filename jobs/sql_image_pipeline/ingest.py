@@ -152,7 +152,7 @@ def known(connection: Connection, digests: Sequence[str]) -> set[str]:
 
 
 def add(engine: Engine, pictures: Sequence[Picture], contents: bool = True) -> int:
-    """Write pictures, with their bytes, in one transaction; return how many were new.
+    """Write pictures that were not `known`, with their bytes, in one transaction; return how many.
 
     Where another process writes the same picture at the same time, one of the two is told that it
     is there already and looks again.
@@ -162,25 +162,25 @@ def add(engine: Engine, pictures: Sequence[Picture], contents: bool = True) -> i
     for attempt in range(TRIES):
         try:
             with writing(engine) as connection:
-                return _add(connection, pictures, contents)
+                there = known(connection, [entry.sha256 for entry in pictures]) if attempt else ()
+                fresh = [entry for entry in pictures if entry.sha256 not in there]
+                _add(connection, fresh, contents)
+                return len(fresh)
         except IntegrityError:
             if attempt == TRIES - 1:
                 raise
     raise InputInvalid("no picture was written")
 
 
-def _add(connection: Connection, pictures: Sequence[Picture], contents: bool) -> int:
+def _add(connection: Connection, pictures: Sequence[Picture], contents: bool) -> None:
     from .schema import Content, Image
 
-    there = known(connection, [picture.sha256 for picture in pictures])
-    fresh = [picture for picture in pictures if picture.sha256 not in there]
-    ids = label_ids(connection, {picture.label for picture in fresh if picture.label is not None})
+    ids = label_ids(connection, {entry.label for entry in pictures if entry.label is not None})
     now = datetime.now(UTC)
-    load(connection, Image.__table__, [picture.row(ids, now) for picture in fresh])
+    load(connection, Image.__table__, [entry.row(ids, now) for entry in pictures])
     if contents:
-        files = [{"sha256": picture.sha256, "content": picture.content} for picture in fresh]
+        files = [{"sha256": entry.sha256, "content": entry.content} for entry in pictures]
         load(connection, Content.__table__, files)
-    return len(fresh)
 
 
 def label_ids(connection: Connection, names: Iterable[str]) -> dict[str, int]:

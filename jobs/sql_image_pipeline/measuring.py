@@ -19,7 +19,7 @@ from slipway.errors import InputInvalid
 
 from . import charts, questions
 from .database import reading, writing
-from .ingest import Picture, add, batches, copy, label_ids, load
+from .ingest import Picture, add, batches, copy, known, label_ids, load
 from .statements import statement
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def _emptied(connection: Connection) -> None:
 
 def _ours(engine: Engine, pictures: Sequence[Picture]) -> None:
     for batch in batches(pictures, AT_ONCE):
-        add(engine, batch, contents=False)
+        with writing(engine) as connection:
+            there = known(connection, [entry.sha256 for entry in batch])
+        fresh = [entry for entry in batch if entry.sha256 not in there]
+        add(engine, fresh, contents=False)
 
 
 def _plain_copy(engine: Engine, pictures: Sequence[Picture]) -> None:
@@ -143,8 +146,8 @@ def fill_history(engine: Engine, number: int, seed: int) -> None:
         add(engine, list(_pictures_of(batch)), contents=False)
         asked = "SELECT id, label_id FROM images WHERE collection = 'measured' AND sha256 >= :first"
         with writing(engine) as connection:
-            known = _ids_of(connection, asked, f"{batch[0]:064x}", f"{batch[-1]:064x}")
-            rows = list(_predictions(draw, known, versions, labels, now))
+            images = _ids_of(connection, asked, f"{batch[0]:064x}", f"{batch[-1]:064x}")
+            rows = list(_predictions(draw, images, versions, labels, now))
             load(connection, schema.Prediction.__table__, rows)
     with writing(engine) as connection:
         connection.exec_driver_sql("DELETE FROM daily_counts")

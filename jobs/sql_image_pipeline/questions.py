@@ -170,13 +170,16 @@ def seen(cursor: str, kind: type, start: tuple[Any, int]) -> tuple[Any, int]:
     """Return the last row of the page before. Raises InputInvalid for what is no cursor."""
     if not cursor:
         return start
+    wrong = InputInvalid(f"cursor: found {cursor!r:.80}; wanted one that a page gave")
     try:
         told = base64.b64decode(cursor.encode(), b"-_", validate=True)
         value, number = TypeAdapter(tuple[kind, int]).validate_json(told)  # type: ignore[valid-type]
-    except (ValidationError, ValueError, binascii.Error):
-        raise InputInvalid(f"cursor: found {cursor!r:.80}; wanted one that a page gave") from None
-    if not 0 <= number <= LARGEST or (kind is datetime and value.tzinfo is None):
-        raise InputInvalid(f"cursor: found {cursor!r:.80}; wanted one that a page gave")
+        if kind is datetime:
+            value = value.astimezone(UTC)  # the year 1 of Samoa is no year of UTC
+    except (ValidationError, ValueError, OverflowError, binascii.Error):
+        raise wrong from None
+    if not 0 <= number <= LARGEST:
+        raise wrong
     return value, number
 
 

@@ -15,6 +15,7 @@ import re
 import secrets
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +138,8 @@ def _question_route(routes: Blueprint, store: Store, question: type[Question]) -
             found["next"] = given.next_page(rows)
         milliseconds = (time.perf_counter() - began) * 1e3
         with_defaults = given.model_dump_json()
-        store.recorder().note(Asked(question.name, with_defaults, len(rows), milliseconds))
+        with suppress(NotReady):  # a question is answered without a model, and then not kept
+            store.recorder().note(Asked(question.name, with_defaults, len(rows), milliseconds))
         return jsonify(found)
 
     view.__doc__ = question.__doc__

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**20
 """Of one picture's file."""
 SIDE, DIGITS = 28, 10
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError,
+    ValueError, OverflowError,
+)  # fmt: skip
+"""What zipfile raises for changed bytes: a place before the file's start is an OSError."""
 LONGEST_LABEL = 64
 
 
@@ -68,7 +73,7 @@ def _members(name: str, file: io.BufferedIOBase | object) -> Iterator[Found]:
             for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
                 if not entry.is_dir():
                     yield _member(archive, entry)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except DAMAGED as error:
         yield Found(name, b"", problem=f"no zip archive ({error})")
 
 
@@ -76,7 +81,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Found:
     try:
         with archive.open(entry) as member:
             content = member.read(MOST_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except DAMAGED as error:
         return Found(entry.filename, b"", problem=f"damaged in its zip ({error})")
     if len(content) > MOST_BYTES:
         return Found(entry.filename, b"", problem=_too_large(entry.file_size))

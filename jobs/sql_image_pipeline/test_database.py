@@ -682,6 +682,17 @@ def test_any_cursor_is_a_place_or_invalid(cursor):
         assert 0 <= number <= questions.LARGEST
 
 
+@pytest.mark.parametrize(
+    "content", ['["0001-01-01T00:00:00+14:00", 1]', '["9999-12-31T23:59:59-14:00", 1]',
+                "[1e400, 1]",
+                '["2026-01-01T00:00:00Z", -1]', f'["2026-01-01T00:00:00Z", {2**63}]', "[[[[1]]]]"]
+)  # fmt: skip
+def test_a_cursor_that_no_page_gave_is_refused(content):
+    cursor = base64.urlsafe_b64encode(content.encode()).decode()
+    with pytest.raises(InputInvalid, match="wanted one that a page gave"):
+        questions.seen(cursor, datetime, (questions.END_OF_TIME, 0))
+
+
 def test_a_cursor_is_what_the_page_before_ended_with():
     row = questions.Sighting(
         id=7,

@@ -45,7 +45,9 @@ def served(
     run = container.create(
         client, image, spec, trained, ["run", "--data", "sample"], network_mode="none"
     )
-    assert container.attend(run) == 0
+    run.start()
+    assert run.wait()["StatusCode"] == 0, run.logs().decode()
+    run.remove()
     scorer = container.create(client, image, spec, place, ["serve"])
     try:
         container.start(scorer)
