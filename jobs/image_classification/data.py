@@ -38,7 +38,7 @@ LARGEST_FILE = 64 * 2**20
 """Bytes of one picture's file."""
 MOST_FILES = 2_000_000
 LARGEST_UNPACKED = 64 * 2**30
-LARGEST_IDX = 2**30
+LARGEST_IDX = 2 * 2**30
 LARGEST_SIDE = 64
 """Of the pictures that networks see, unless --side says more."""
 HELD_OUT, CHOSEN_BY = 0.2, 0.1
@@ -326,32 +326,34 @@ def read_idx(path: Path) -> np.ndarray:
     """Return the array of an idx file of unsigned bytes, gzip-ed or not."""
     import numpy as np
 
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = unpacked(path)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputInvalid(f"{path}: found a damaged gzip file ({error})") from None
-    axes = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
-    if axes not in (1, 3):
-        raise InputInvalid(f"{path}, byte 0: found {content[:4]!r}; wanted idx of 1 or 3 axes")
-    start = 4 + 4 * axes
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4))
-    if len(content) - start != math.prod(shape) or not math.prod(shape):
+    with path.open("rb") as plain:
+        packed = plain.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            shape = idx_shape(path, file.read(4), file.read)
+            content = file.read(math.prod(shape) + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputInvalid(f"{path}: found a damaged gzip file ({error})") from None
+    if len(content) != math.prod(shape):
         raise InputInvalid(
-            f"{path}, byte {start}: found {len(content) - start} bytes of values; wanted "
-            f"{math.prod(shape)} for {shape}"
+            f"{path}, byte {4 + 4 * len(shape)}: found {len(content)} bytes of values, or more; "
+            f"wanted {math.prod(shape)} for {shape}"
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def unpacked(path: Path) -> bytes:
-    """Return what a gzip file holds, cut after `LARGEST_IDX` bytes: its size is then wrong."""
-    content = bytearray()
-    with gzip.open(path) as file:
-        while len(content) <= LARGEST_IDX and (block := file.read(2**20)):
-            content += block
-    return bytes(content)
+def idx_shape(path: Path, magic: bytes, more: Callable[[int], bytes]) -> tuple[int, ...]:
+    """Return the sizes that an idx file tells behind its first four bytes, within a limit."""
+    axes = magic[3] if magic[:3] == b"\0\0\x08" and len(magic) == 4 else 0
+    if axes not in (1, 3):
+        raise InputInvalid(f"{path}, byte 0: found {magic!r}; wanted idx of 1 or 3 axes")
+    told = more(4 * axes)
+    shape = tuple(int.from_bytes(told[at : at + 4], "big") for at in range(0, 4 * axes, 4))
+    if len(told) != 4 * axes or not 0 < math.prod(shape) <= LARGEST_IDX:
+        raise InputInvalid(
+            f"{path}, byte 4: found sizes {shape}; wanted 1 to {LARGEST_IDX} values in all"
+        )
+    return shape
 
 
 def split_up(source: Source, seed: int, limit: int | None) -> dict[str, Split]:

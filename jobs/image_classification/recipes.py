@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 AUGMENTS = ("flip", "crop", "rotate", "zoom", "shift", "brightness", "contrast", "noise", "cutout",
             "mixup", "cutmix")  # fmt: skip
 FAMILIES = ("small_cnn", "vgg", "resnet", "mobilenet_v2")
+USUAL, ADAM = 32, 0.002
+"""Pictures in a step from which on a recipe's rate holds; Adam's rate."""
 MANY = 5_000
 """From so many training pictures on a larger network is worth its time."""
 FEWEST = 6
@@ -89,11 +91,11 @@ def settings(family: str, pictures: int, epochs: int | None, given: dict[str, An
     told, rate = chosen.pop("augment"), chosen.pop("rate")
     names = recipe.augment if told is None else changes(told)
     usual = max(FEWEST, min(recipe.most, recipe.seen // max(1, pictures)))
-    adam = {"rate": 0.002} if chosen["optimizer"] == "adam" else {"rate": recipe.rate}
-    if rate is not None:
-        adam = {"rate": rate}
-    batch = min(chosen.pop("batch_size"), max(8, pictures // STEPS))
-    return Settings(epochs=epochs or usual, batch=batch, augment=names, **adam, **chosen)
+    batch = min(chosen.pop("batch_size"), max(16, pictures // STEPS))
+    if rate is None:
+        # A step of few pictures points less surely, so it is shorter.
+        rate = ADAM if chosen["optimizer"] == "adam" else recipe.rate * min(1, batch / USUAL)
+    return Settings(epochs=epochs or usual, batch=batch, augment=names, rate=rate, **chosen)
 
 
 def changes(told: str) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def source():
 def prepared(tmp_path_factory):
     """The splits of a part of the sample."""
     out = tmp_path_factory.mktemp("artifacts")
-    run = a_run(out, "prepare", limit=500)
+    run = a_run(out, "prepare", limit=1000)
     job.prepare(run, seed=0, dataset="pictures", side=None)
     run.finish()
     return out
@@ -323,7 +323,8 @@ def test_he_keeps_the_variance_through_relu_and_normal_does_not():
     for init in ("he", "xavier", "normal"):
         torch.manual_seed(0)
         deep = model.make("vgg", labels=["a", "b"], side=32, norm=False, init=init)
-        spread[init] = float(deep.features(torch.rand(8, 3, 32, 32)).detach().std())
+        with torch.no_grad():
+            spread[init] = float(deep.features(torch.rand(8, 3, 32, 32)).std())
     assert spread["he"] > spread["xavier"] > spread["normal"]
     assert spread["normal"] < 1e-6
 
@@ -690,13 +691,10 @@ def test_fitted_keeps_the_aspect_and_takes_the_middle():
 def test_splits_hold_each_picture_once_and_all_classes(source):
     parts = data.split_up(source._replace(parts={"train": source.parts["train"]}), 0, None)
     sizes = {name: len(part.labels) for name, part in parts.items()}
-    whole = len(source.parts["train"].labels)
-    assert sum(sizes.values()) == whole
-    assert sizes["test"] == pytest.approx(data.HELD_OUT * whole, abs=10)
-    assert sizes["validation"] == pytest.approx(data.CHOSEN_BY * (whole - sizes["test"]), abs=10)
+    assert sizes == {"train": 1150, "test": 320, "validation": 130}
     files = [file for part in parts.values() for file in part.files]
-    assert len(set(files)) == len(files) == 2000
-    assert set(np.bincount(parts["validation"].labels)) == {16}
+    assert len(set(files)) == len(files) == 1600
+    assert set(np.bincount(parts["validation"].labels)) == {13}
     other = data.split_up(source._replace(parts={"train": source.parts["train"]}), 1, None)
     assert other["test"].files != parts["test"].files
     with pytest.raises(InputInvalid, match="take a larger --limit"):
@@ -717,7 +715,7 @@ def test_the_best_possible_accuracy_is_that_of_seeing_what_can_be_seen():
     again, _ = shapes.source(SHAPES)
     assert (found.parts["test"].images == again.parts["test"].images).all()
     assert 0.93 < best < 1
-    assert best != 1 - 0.03 * 0.9  # of the pictures that were drawn, not of the share
+    assert best != 1 - 0.02 * 0.9  # of the pictures that were drawn, not of the share
 
 
 # The scorer
