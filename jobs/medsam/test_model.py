@@ -4,7 +4,6 @@ import contextlib
 import copy
 import math
 import os
-import pickle
 
 import numpy as np
 import pytest
@@ -383,7 +382,7 @@ class Harmful:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MARK", str(tmp_path / "ran"))
     torch.save({"model": Harmful()}, tmp_path / "bad.pt")
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harmful()))
+    torch.save(Harmful(), tmp_path / "plain.pt", _use_new_zipfile_serialization=False)
     for name in ("bad.pt", "plain.pt"):
         with pytest.raises(InputInvalid, match="more than tensors, or is damaged"):
             network.load(tmp_path / name, "sam2.1-tiny", size=64)
