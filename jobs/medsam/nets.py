@@ -59,8 +59,7 @@ class Small(Segmenter):
             only_obj_ptrs_in_the_past_for_eval=True, pred_obj_scores=True,
             pred_obj_scores_mlp=True, fixed_no_obj_ptr=True, use_mlp_for_obj_ptr_proj=True,
         )  # fmt: skip
-        for layer in self.memory_attention.layers:
-            tied(layer.cross_attn_image)
+        tied(self.memory_attention.layers[0].cross_attn_image)
         self.settings = {
             "size": size, "width": width, "stages": [*stages], "whole": [*whole], "dim": dim,
             "memory": memory, "layers": layers, "name": name,
@@ -135,11 +134,12 @@ def attention_layer(dim: int, memory: int) -> MemoryAttentionLayer:
 
 
 def tied(attention: RoPEAttention) -> None:
-    """Let fresh memory attention look at the same place of a memory, and learn from there.
+    """Let a fresh layer look at the same place of a memory, and learn from there.
 
     With one constant in questions and keys alike, what rotary places add is largest where they
     agree. Without it attention starts out the same everywhere, where the mask was is averaged away,
     and a short training never finds out that there are prompts: it paints whatever is brightest.
+    One layer is enough; the next is free for the object pointers, which have no place.
     """
     for part in (attention.q_proj, attention.k_proj):
         nn.init.constant_(part.bias, TIE)

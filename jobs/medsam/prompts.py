@@ -1,8 +1,8 @@
 """Prompts: a point, a box or a mask on one slice, and how the small network gets them.
 
-A network of four million parameters learns masks fast and points hardly at all, so here a box goes
-in as the ellipse it bounds and a point as a disk, both as a mask. A point alone cannot say how much
-around it is meant; the disk's radius does: it names the region.
+A network of four million parameters learns masks fast and points hardly at all, so here boxes and
+points go in as masks. A point alone cannot say how much around it is meant, and the core and its
+rim have the same box; so the form of the mask names the region: see `rasterised`.
 
 Source:  Ravi et al., arXiv 2408.00714 (kinds of prompt); Ma et al., MedSAM, Nature Communications
          2024 (jittered boxes).
@@ -112,24 +112,36 @@ def inner_point(mask: np.ndarray, jitter: float, draw: Generator) -> np.ndarray:
 
 
 def rasterised(prompt: Prompt, shape: tuple[int, int], region: str = "WT") -> np.ndarray:
-    """Return the mask (y, x) bool that stands for a prompt; a region names a disk's radius."""
+    """Return the mask (y, x) bool that stands for a prompt; its form names the region.
+
+    A point is a disk, larger for a larger region. A box is filled for the whole tumour, its ellipse
+    for the core, and a ring for the enhancing rim: core and rim have the same box.
+    """
     import numpy as np
 
     if prompt.kind == "mask":
         return np.asarray(prompt.value, dtype=bool)
-    if prompt.kind == "box":
-        return ellipse(prompt.value, shape)
-    radius = RADII.get(region, RADII["WT"])
-    return ellipse(np.concatenate([prompt.value - radius, prompt.value + radius]), shape)
+    if prompt.kind == "point":
+        radius = RADII.get(region, RADII["WT"])
+        return ellipse(np.concatenate([prompt.value - radius, prompt.value + radius]), shape)
+    found = ellipse(prompt.value, shape, 8.0 if region not in ("TC", "ET") else 2.0)
+    if region == "ET":
+        shrunk = prompt.value + (prompt.value[[2, 3, 0, 1]] - prompt.value) / 4
+        found &= ~ellipse(shrunk, shape)
+    return found
 
 
-def ellipse(box: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return the ellipse (y, x) bool that a box (x0, y0, x1, y1) bounds; one pixel at least."""
+def ellipse(box: np.ndarray, shape: tuple[int, int], power: float = 2.0) -> np.ndarray:
+    """Return the ellipse (y, x) bool that a box (x0, y0, x1, y1) bounds; one pixel at least.
+
+    With a higher ``power`` it fills more of the box, up to all of it.
+    """
     import numpy as np
 
     middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2] + 1) / 2, 0.51)
     rows, columns = np.ogrid[: shape[0], : shape[1]]
-    found = ((columns - middle[0]) / half[0]) ** 2 + ((rows - middle[1]) / half[1]) ** 2 <= 1
+    across, down = np.abs(columns - middle[0]) / half[0], np.abs(rows - middle[1]) / half[1]
+    found = across**power + down**power <= 1
     if not found.any():
         column, row = np.round(middle).astype(int)
         found[np.clip(row, 0, shape[0] - 1), np.clip(column, 0, shape[1] - 1)] = True

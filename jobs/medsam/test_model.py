@@ -275,14 +275,18 @@ def test_what_makes_no_sense_is_told(tiny, volume, change, message):
 # Prompts and squares
 
 
-def test_a_box_is_columns_then_rows_and_its_ellipse_touches_them():
+def test_a_box_is_columns_then_rows_and_its_form_names_the_region():
     mask = np.zeros((40, 60), bool)
     mask[10:20, 30:50] = True
     box = prompts.from_mask(mask, "box", 3)
     assert box.value.tolist() == [30, 10, 49, 19]
-    drawn = prompts.rasterised(box, mask.shape)
-    assert prompts.bounds(drawn).tolist() == [30, 10, 49, 19]
-    assert drawn.sum() == pytest.approx(math.pi * 10 * 5, rel=0.05)
+    drawn = {name: prompts.rasterised(box, mask.shape, name) for name in ("WT", "TC", "ET")}
+    for one in drawn.values():
+        assert prompts.bounds(one).tolist() == [30, 10, 49, 19]
+    assert drawn["WT"].sum() > 0.9 * 200  # nearly all of the box
+    assert drawn["TC"].sum() == pytest.approx(math.pi * 10 * 5, rel=0.05)
+    assert drawn["ET"].sum() == pytest.approx(math.pi * (10 * 5 - 5 * 2.5), rel=0.05)
+    assert not drawn["ET"][14, 39]
 
 
 def test_a_point_is_the_deepest_pixel_and_its_disk_tells_the_region():

@@ -3,7 +3,7 @@
 Whole tumour, core and rim of the same clip stand in one batch. A network shown one of them at a
 time learns to paint any tumour and to ignore prompt and memory; here that cannot lower the loss.
 Clips start on the prompted slice and go away from it in steps of random size along any axis.
-First at 128 pixels, where a step is cheap, last at the 256 it is used at.
+First at 192 pixels, where a step is cheaper, last at the 256 it is used at.
 
 Data:    phantoms by seed, or cases; each made when needed, a few dozen in memory.
 Source:  Ravi et al., arXiv 2408.00714, section 4 and appendix D (losses 20 focal + dice + IoU +
@@ -59,8 +59,7 @@ class Stage:
 
 
 RECIPE = (
-    Stage(128, 200, 2, 8e-4, 2), Stage(128, 700, 4, 8e-4), Stage(192, 500, 4, 6e-4),
-    Stage(256, 250, 4, 3e-4),
+    Stage(192, 300, 2, 8e-4, 2), Stage(192, 700, 3, 8e-4), Stage(256, 250, 4, 4e-4)
 )  # fmt: skip
 STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
 """How often neighbours lie up to so many slices apart."""
