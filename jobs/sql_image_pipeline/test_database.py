@@ -229,6 +229,30 @@ def test_an_interrupted_ingest_goes_on(engine, digits, monkeypatch):
     is_whole(engine)
 
 
+def test_two_ingests_at_once_write_each_picture_once(out, engine, digits, monkeypatch):
+    monkeypatch.setattr("jobs.sql_image_pipeline.ingest.BATCH", 20)
+    engines = [database.opened(out) for _ in range(3)]
+    added, failed = [], []
+
+    def run(one):
+        try:
+            added.append(ingest(one, "some", digits).added)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(one,)) for one in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in engines:
+        one.dispose()
+    assert failed == []
+    assert sum(added) == 100
+    assert rows_of(engine, "SELECT COUNT(*) FROM images") == [(100,)]
+    is_whole(engine)
+
+
 def test_the_address_of_a_store_is_read(engine, digits):
     import fsspec
 
