@@ -45,7 +45,7 @@ def tiles(images: Sequence[np.ndarray], told: Sequence[str], title: str, columns
     figure = Figure(figsize=(1.35 * columns, 0.8 + rows * (1.25 + 0.26 * lines)),
                     layout="constrained")  # fmt: skip
     figure.suptitle(title, fontsize=17, x=0.01, ha="left")
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid:
         axes.axis("off")
     for axes, image, text in zip(grid, images, told, strict=False):
@@ -78,6 +78,7 @@ def curves(curve: Sequence[Mapping[str, float]], name: str) -> Figure:
     for axes, what in zip(panels, ("loss", "accuracy"), strict=True):
         unit = "cross-entropy (nats)" if what == "loss" else "share called right"
         named(axes, "epoch", unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         for part, colour, mark in (("training", STONE, "o"), ("validation", INK, "s")):
             label = "training, changed pictures" if part == "training" else part
             values = [entry[f"{part} {what}"] for entry in curve]
@@ -125,6 +126,7 @@ def by_class(rows: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(row[key], place, "o", color=INK, ms=9)
         axes.set_yticks(range(len(shown)), [row["class"] for row in shown])
         axes.grid(axis="x", alpha=0.4)
+        axes.locator_params(axis="x", nbins=4)
         if axes is not panels[0]:
             axes.set_yticklabels([])
     return figure

@@ -251,7 +251,7 @@ def show_errors(run: Run, test: data.Split, found: np.ndarray, names: list[str])
     worst = wrong[np.argsort(-found[wrong].max(axis=1), kind="stable")][:24]
     told = [f"{names[test.labels[at]]}\nas {names[called[at]]}\n{found[at].max():.2f}"
             for at in worst]  # fmt: skip
-    title = f"{len(wrong)} of {len(called)} are wrong; of these it is surest"
+    title = f"{len(wrong)} of {len(called)} are called wrong; it is surest of these"
     run.figure("worst", charts.tiles([test.images[at] for at in worst], told, title, 8),
                "What it is, what it is called, and with which probability.")  # fmt: skip
     run.table("worst", [{"file": test.files[at], "is": names[test.labels[at]],
