@@ -37,8 +37,9 @@ def gallery(
     """Draw pictures beside each other, each under what it is called."""
     from matplotlib.figure import Figure
 
+    columns = max(1, min(columns, len(pictures)))
     rows = max(1, -(-len(pictures) // columns))
-    page = Figure(figsize=(1.15 * columns, 0.5 + 1.45 * rows), layout="constrained")
+    page = Figure(figsize=(max(6.5, 1.15 * columns), 0.5 + 1.45 * rows), layout="constrained")
     page.suptitle(title, fontsize=16, x=0.01, ha="left")
     plots = page.subplots(rows, columns, squeeze=False).ravel()
     for plot in plots:
@@ -126,7 +127,8 @@ def drift(rows: Sequence[Mapping[str, Any]]) -> Figure:
         plot.plot([row["day"] for row in days], [row["confidence"] for row in days], line,
                   marker=mark, ms=4, color=colour, label=f"model version {version}")  # fmt: skip
         plot.axhline(days[0]["baseline"], color=colour, ls=":", lw=1)
-    plot.legend(fontsize=12, frameon=False, title="dotted: the mean of its first seven days")
+    page.legend(fontsize=12, frameon=False, title="dotted: the mean of its first seven days",
+                loc="outside lower center", ncols=3)  # fmt: skip
     page.autofmt_xdate()
     return page
 
@@ -145,7 +147,7 @@ def days(rows: Sequence[Mapping[str, Any]]) -> Figure:
         plot.plot(at, [row["accuracy"] for row in found], mark, ms=4, color=colour, alpha=0.45)
         plot.plot(at, [row["accuracy_of_seven"] for row in found], line, lw=2, color=colour,
                   label=f"model version {version}, seven days")  # fmt: skip
-    plot.legend(fontsize=12, frameon=False)
+    page.legend(fontsize=12, frameon=False, loc="outside lower center", ncols=3)
     page.autofmt_xdate()
     return page
 
@@ -158,6 +160,7 @@ def rates(rows: Sequence[Mapping[str, Any]], title: str, unit: str) -> Figure:
     drawn = plot.barh([row["way"] for row in shown], [row["rate"] for row in shown], color=colours)
     plot.bar_label(drawn, [f"{row['rate']:,.0f}" for row in shown], padding=4, fontsize=12)
     plot.margins(x=0.15)
+    plot.xaxis.set_major_formatter("{x:,.0f}")
     return page
 
 
@@ -167,15 +170,14 @@ def times(rows: Sequence[Mapping[str, Any]], predictions: int, bar: float) -> Fi
     page, plot = canvas(
         f"Of {predictions:,} predictions the slowest question, {slowest['question']}, takes "
         f"{slowest['p95 ms']:.1f} ms",
-        "milliseconds (logarithmic); a bar ends at the 95th of 100 answers, a tick is the median",
+        "milliseconds; a bar ends at the 95th of 100 answers, a tick is the median",
         "question", 11, 1.8 + 0.5 * len(rows),
     )  # fmt: skip
     names = [row["question"] for row in rows]
     plot.barh(names, [row["p95 ms"] for row in rows], color=INK)
     plot.plot([row["p50 ms"] for row in rows], names, "|", color=FLAME, ms=22, mew=3)
     plot.axvline(bar, color=STONE, ls="--")
-    plot.annotate(
-        f"{bar:g} ms", (bar, -0.45), xytext=(4, 0), textcoords="offset points", fontsize=12
-    )
-    plot.set_xscale("log")
+    plot.set_ylim(-0.6, len(rows) - 0.1)
+    place = (bar, len(rows) - 0.35)
+    plot.annotate(f"wanted: {bar:g} ms at most ", place, fontsize=12, ha="right", va="center")
     return page

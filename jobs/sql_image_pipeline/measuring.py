@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 AT_ONCE = 10_000
 DAYS, VERSIONS, LABELS = 90, 3, 10
 TURNS = 3
+RIGHT = (0.90, 0.93, 0.96)
+"""The share of right labels of each model version in the made history."""
 ASKED = 200
 """Times that each question is asked, each time with other values."""
 BAR = 20.0
@@ -181,11 +183,12 @@ def _predictions(
 ) -> Iterator[dict[str, Any]]:
     """Yield a prediction of each version for each picture: mostly right, and mostly sure."""
     for image, truth in known:
-        called = truth if truth and draw.random() < 0.95 else labels[draw.integers(len(labels))]
         moment = now - timedelta(days=float(draw.random() * DAYS))
-        for version in versions:
+        for version, share in zip(versions, RIGHT, strict=True):
+            right = truth and draw.random() < share
             yield {
-                "image_id": image, "model_version_id": version, "label_id": called,
+                "image_id": image, "model_version_id": version,
+                "label_id": truth if right else labels[draw.integers(len(labels))],
                 "confidence": float(1 - draw.beta(1, 12)), "reviewed": truth is not None,
                 "created_at": moment,
             }  # fmt: skip
