@@ -56,10 +56,18 @@ def roc_area(positive: np.ndarray, values: np.ndarray) -> float:
 
 
 def average_precision(positive: np.ndarray, values: np.ndarray) -> float:
-    """Return the area below the precision-recall curve, in steps of the recall."""
-    from sklearn.metrics import average_precision_score
+    """Return the area below the precision-recall curve, in steps of the recall.
 
-    return float(average_precision_score(positive, values))
+    Equal values are one step. scikit-learn's gives the same and takes ten times as long, which
+    a bootstrap feels.
+    """
+    import numpy as np
+
+    order = np.argsort(-values, kind="stable")
+    hits = np.cumsum(positive[order])
+    last = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
+    gained = np.diff(hits[last], prepend=0) / hits[-1]
+    return float((gained * hits[last] / (last + 1)).sum())
 
 
 def by_class(

@@ -88,6 +88,13 @@ def small(**changes):
     return model.make("small_cnn", **made)
 
 
+@pytest.fixture
+def on_paper():
+    """Tensors have shapes and no values: a large network costs nothing."""
+    with torch.device("meta"):
+        yield
+
+
 def squares(number, seed=0):
     """Pictures of 16 x 16 whose class is the colour that is strong."""
     draw = np.random.default_rng(seed)
@@ -300,6 +307,7 @@ def test_a_network_makes_logits_and_comes_back_as_it_was(family, side, tmp_path)
     assert job.TRUSTED == model.TRUSTED
 
 
+@pytest.mark.usefixtures("on_paper")
 def test_torchvisions_names_and_shapes_are_ours():
     resnet = model.make("resnet", labels=list("ab"), side=224, **weights.HUB["resnet18"][1])
     shapes_of = {name: tuple(tensor.shape) for name, tensor in resnet.state_dict().items()}
@@ -472,6 +480,17 @@ def test_the_area_below_the_roc_curve_by_hand():
     positive, values = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
     assert measures.roc_area(positive, values) == 0.75
     assert measures.roc_area(positive, np.ones(4)) == 0.5
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_the_area_below_the_precision_recall_curve_is_scikit_learns(digits):
+    from sklearn.metrics import average_precision_score
+
+    draw = np.random.default_rng(0)
+    positive = draw.integers(0, 2, 80)
+    values = (positive + draw.normal(0, 1, 80)).round(digits)  # with one digit there are ties
+    wanted = average_precision_score(positive, values)
+    assert measures.average_precision(positive, values) == pytest.approx(wanted)
 
 
 def test_figures_of_a_class_by_hand():
