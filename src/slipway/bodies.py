@@ -76,8 +76,8 @@ class Row:
 
     @property
     def sole(self) -> str:
-        """The only field of the row, or nothing where there are several."""
-        names = list(self.kind.model_fields)
+        """The only required field, else the only one: what a bare value stands for, or nothing."""
+        names = self.required or list(self.kind.model_fields)
         return names[0] if len(names) == 1 else ""
 
 
@@ -124,7 +124,7 @@ def accepted(kind: type[Input]) -> dict[str, Reader]:
     media = media_fields(kind)
     if media:
         readers[FORM] = _form
-    lone = row.required[0] if len(row.required) == 1 else row.sole
+    lone = row.sole
     if lone in media:
         types = media[lone].types
         readers |= {mime: partial(_raw, name=lone, mime=mime) for mime in types}
@@ -230,8 +230,9 @@ def _csv(body: bytes, params: Mapping[str, str], row: Row) -> Asked:
     names = list(row.kind.model_fields)
     header = lines[0] if lines else names
     absent = params.get("header") == "absent"
-    if absent or (params.get("header") != "present" and row.sole and row.sole not in header):
-        header = names
+    bare = bool(row.sole) and row.sole not in header and 1 in (len(header), len(names))
+    if absent or (bare and params.get("header") != "present"):
+        header = [row.sole] if row.sole and len(header) == 1 else names
     else:
         lines = lines[1:]
     missing = set(row.required) - set(header)

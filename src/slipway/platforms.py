@@ -236,7 +236,8 @@ def instance(value: Any, row: Row) -> Any:
     if isinstance(value, list) and len(value) == len(names):
         value = dict(zip(names, value, strict=True))
     elif row.sole and (not isinstance(value, dict) or set(value) == {"b64"}):
-        value = {row.sole: value}
+        lone = isinstance(value, list) and len(value) == 1
+        value = {row.sole: value[0] if lone else value}
     if not isinstance(value, dict):
         return value
     return {k: _unwrapped(v) if k in media else v for k, v in value.items()}

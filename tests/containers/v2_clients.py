@@ -34,8 +34,11 @@ def as_rows(metadata, result):
     return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
 
-def by_triton(address, model, rows, version, binary):
-    """Return the answers that Triton's client received, after asking for health and metadata."""
+def by_triton(address, model, rows, version, binary, nulls=()):
+    """Return the answers that Triton's client received, after asking for health and metadata.
+
+    A binary tensor has no null: the outputs ``nulls`` are asked for as JSON.
+    """
     with http.InferenceServerClient(address) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -47,7 +50,10 @@ def by_triton(address, model, rows, version, binary):
             tensor = http.InferInput(name, list(values.shape), datatype)
             inputs.append(tensor.set_data_from_numpy(values, binary_data=binary))
         names = [entry["name"] for entry in metadata["outputs"]]
-        wanted = [http.InferRequestedOutput(name, binary_data=binary) for name in names]
+        wanted = [
+            http.InferRequestedOutput(name, binary_data=binary and name not in nulls)
+            for name in names
+        ]
         result = client.infer(model, inputs, version, wanted, request_id="seven")
         assert result.get_response()["id"] == "seven"
         return as_rows(metadata, result.as_numpy)
@@ -65,7 +71,7 @@ def refused_by_triton(address, model):
     return "200", ""
 
 
-async def by_kserve(address, model, rows, binary):
+async def by_kserve(address, model, rows, binary, nulls=()):
     """Return the answers that KServe's client received by version 2 of the protocol."""
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
         url = f"http://{address}"
@@ -80,7 +86,9 @@ async def by_kserve(address, model, rows, binary):
             tensor.set_data_from_numpy(values, binary_data=binary)
             inputs.append(tensor)
         wanted = [
-            RequestedOutput(entry["name"], parameters={"binary_data": binary})
+            RequestedOutput(
+                entry["name"], parameters={"binary_data": binary and entry["name"] not in nulls}
+            )
             for entry in metadata["outputs"]
         ]
         asked = InferRequest(model, inputs, request_outputs=wanted)
@@ -111,11 +119,13 @@ def main(address, model, *files):
     whole = with_bytes(rows, files)
     with http.InferenceServerClient(address) as client:
         version = client.get_model_metadata(model)["versions"][0]
+    first = by_triton(address, model, rows, "", False)
+    nulls = {name for answer in first for name, value in answer.items() if value is None}
     found = {
-        "triton": by_triton(address, model, rows, "", False),
-        "triton, binary": by_triton(address, model, whole, version, True),
+        "triton": first,
+        "triton, binary": by_triton(address, model, whole, version, True, nulls),
         "kserve": asyncio.run(by_kserve(address, model, rows, False)),
-        "kserve, binary": asyncio.run(by_kserve(address, model, whole, True)),
+        "kserve, binary": asyncio.run(by_kserve(address, model, whole, True, nulls)),
         "kserve, v1": asyncio.run(by_kserve_v1(address, model, rows)),
     }
     print(json.dumps({"answers": found, "refused": refused_by_triton(address, model)}))

@@ -136,6 +136,7 @@ def test_cells_take_the_types_of_their_fields(client) -> None:
     ("kind", "body", "mime", "code", "told"),
     [
         ("House", "70,3,true\n", "text/csv", 422, "a header with area"),
+        ("House", "70\nlarge\n", "text/csv", 422, "/1/area"),
         ("House", "area,area\n1,2\n", "text/csv", 400, "'area' twice"),
         ("House", "area,rooms\n1\n", "text/csv", 422, "1 cells"),
         ("House", "area\nlarge\n", "text/csv", 422, "/0/area"),
