@@ -13,9 +13,10 @@ Source:  group commit: DeWitt et al., Implementation techniques for main memory 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import cache
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ from .ingest import Picture, label_ids, load
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+Key = tuple[date, int, int]
+"""Day, model version and label: a row of ``daily_counts``."""
+KEY = ("day", "model_version_id", "label_id")
+SUMS = ("predictions", "labelled", "correct", "confidence_sum", "confidence_squares")
+AT = tuple(f"at_{name}" for name in KEY)
+ADDED = tuple(f"added_{name}" for name in SUMS)
 MOST = 256
 """Answers in one transaction."""
 TRIES = 8
@@ -162,7 +169,7 @@ def deadlocked(error: Any) -> bool:
 def _written(
     connection: Connection, version: int, answers: Sequence[Answer], asked: Sequence[Asked]
 ) -> list[Recorded]:
-    from .schema import Prediction, UserQuery
+    from .schema import UserQuery
 
     if asked:
         load(connection, UserQuery.__table__, [vars(entry) for entry in asked])
@@ -170,73 +177,65 @@ def _written(
         return []
     by_digest = {answer.picture.sha256: answer for answer in answers}
     ordered = [by_digest[digest] for digest in sorted(by_digest)]  # all lock in one order
-    named = {answer.label for answer in ordered}
-    ids = label_ids(connection, named)
-    images = _images(connection, ordered)
-    there = _predictions(connection, version, [image for image, _ in images.values()])
-    fresh = [answer for answer in ordered if images[answer.picture.sha256][0] not in there]
+    ids = label_ids(connection, {answer.label for answer in ordered})
+    pictures = [answer.picture for answer in ordered]
+    there = _images(connection, [picture.sha256 for picture in pictures])
+    images = there | _new_images(connection, [one for one in pictures if one.sha256 not in there])
+    old = _predictions(connection, version, [number for number, _ in there.values()])
+    fresh = [answer for answer in ordered if images[answer.picture.sha256][0] not in old]
     now = datetime.now(UTC)
-    load(
-        connection,
-        Prediction.__table__,
-        [
-            {
-                "image_id": images[answer.picture.sha256][0],
-                "model_version_id": version,
-                "label_id": ids[answer.label],
-                "confidence": answer.confidence,
-                "created_at": now,
-            }
-            for answer in fresh
-        ],
-    )
-    _count(connection, version, now, [
-        (ids[answer.label], answer.confidence, images[answer.picture.sha256][1])
-        for answer in fresh
-    ])  # fmt: skip
-    new = [images[answer.picture.sha256][0] for answer in fresh]
-    rows = there | _predictions(connection, version, new)
-    return [_recorded(answer, rows, images, set(new)) for answer in answers]
+    new = _new_predictions(connection, version, now, fresh, images, ids)
+    counted = [(ids[one.label], one.confidence, images[one.picture.sha256][1]) for one in fresh]
+    add_to_days(connection, sums_of((now.date(), version), counted))
+    rows = old | new
+    return [_recorded(answer.picture.sha256, rows, images, old) for answer in answers]
 
 
 def _recorded(
-    answer: Answer, rows: dict[int, Any], images: dict[str, tuple[int, int | None]], new: set[int]
+    digest: str, rows: dict[int, Any], images: dict[str, tuple[int, Any]], old: dict[int, Any]
 ) -> Recorded:
-    digest = answer.picture.sha256
-    row = rows[images[digest][0]]
-    return Recorded(
-        row.id, digest, row.name, row.confidence, row.created_at, row.image_id not in new
-    )
+    number = images[digest][0]
+    row, label, confidence, moment = rows[number]
+    return Recorded(row, digest, label, confidence, moment, number in old)
 
 
-def _images(connection: Connection, answers: Sequence[Answer]) -> dict[str, tuple[int, int | None]]:
-    """Return id and true label of each picture, written where it is new, and locked.
+def _images(connection: Connection, digests: Sequence[str]) -> dict[str, tuple[int, int | None]]:
+    """Return id and true label of the pictures that are there, locked.
 
     The lock keeps a person's correction out until the sums are right.
     """
     from sqlalchemy import select
 
+    from .schema import Image
+
+    asked = select(Image.sha256, Image.id, Image.label_id).where(Image.sha256.in_(digests))
+    asked = asked.order_by(Image.sha256).with_for_update(read=True)
+    return {row.sha256: (row.id, row.label_id) for row in connection.execute(asked)}
+
+
+def _new_images(
+    connection: Connection, pictures: Sequence[Picture]
+) -> dict[str, tuple[int, int | None]]:
+    """Write pictures with their bytes; return id and true label of each."""
+    from sqlalchemy import insert
+
     from .schema import Content, Image
 
-    def found(digests: list[str]) -> dict[str, tuple[int, int | None]]:
-        asked = select(Image.sha256, Image.id, Image.label_id).where(Image.sha256.in_(digests))
-        asked = asked.order_by(Image.sha256).with_for_update(read=True)
-        return {row.sha256: (row.id, row.label_id) for row in connection.execute(asked)}
-
-    there = found([answer.picture.sha256 for answer in answers])
-    fresh = [answer.picture for answer in answers if answer.picture.sha256 not in there]
-    if not fresh:
-        return there
-    ids = label_ids(connection, {picture.label for picture in fresh if picture.label is not None})
+    if not pictures:
+        return {}
+    ids = label_ids(
+        connection, {picture.label for picture in pictures if picture.label is not None}
+    )
     now = datetime.now(UTC)
-    load(connection, Image.__table__, [picture.row(ids, now) for picture in fresh])
-    contents = [{"sha256": picture.sha256, "content": picture.content} for picture in fresh]
+    asked = insert(Image).returning(Image.sha256, Image.id, Image.label_id)
+    found = connection.execute(asked, [picture.row(ids, now) for picture in pictures]).all()
+    contents = [{"sha256": picture.sha256, "content": picture.content} for picture in pictures]
     load(connection, Content.__table__, contents)
-    return there | found([picture.sha256 for picture in fresh])
+    return {row.sha256: (row.id, row.label_id) for row in found}
 
 
 def _predictions(connection: Connection, version: int, images: list[int]) -> dict[int, Any]:
-    """Return the rows that a model version has of pictures, by picture."""
+    """Return id, label, confidence and time of what a model version said, by picture."""
     from sqlalchemy import select
 
     from .schema import Label, Prediction
@@ -245,46 +244,102 @@ def _predictions(connection: Connection, version: int, images: list[int]) -> dic
         return {}
     asked = (
         select(
-            Prediction.id, Prediction.image_id, Prediction.confidence, Prediction.created_at,
-            Label.name,
+            Prediction.image_id, Prediction.id, Label.name, Prediction.confidence,
+            Prediction.created_at,
         )
         .join(Label, Label.id == Prediction.label_id)
         .where(Prediction.model_version_id == version, Prediction.image_id.in_(images))
     )  # fmt: skip
-    return {row.image_id: row for row in connection.execute(asked)}
+    return {row[0]: tuple(row[1:]) for row in connection.execute(asked)}
 
 
-def _count(
+def _new_predictions(
     connection: Connection,
     version: int,
     now: datetime,
-    rows: Sequence[tuple[int, float, int | None]],
-) -> None:
-    """Add predictions (label, confidence, true label) to the sums of the day."""
-    sums: dict[int, list[float]] = {}
+    answers: Sequence[Answer],
+    images: dict[str, tuple[int, Any]],
+    ids: dict[str, int],
+) -> dict[int, Any]:
+    """Write answers; return id, label, confidence and time of each, by picture."""
+    from sqlalchemy import insert
+
+    from .schema import Prediction
+
+    if not answers:
+        return {}
+    by_image = {images[answer.picture.sha256][0]: answer for answer in answers}
+    rows = [
+        {
+            "image_id": number, "model_version_id": version, "label_id": ids[answer.label],
+            "confidence": answer.confidence, "created_at": now,
+        }
+        for number, answer in by_image.items()
+    ]  # fmt: skip
+    asked = insert(Prediction).returning(Prediction.image_id, Prediction.id)
+    found = connection.execute(asked, rows).all()
+    return {
+        row.image_id: (row.id, by_image[row.image_id].label, by_image[row.image_id].confidence, now)
+        for row in found
+    }
+
+
+def sums_of(
+    place: tuple[date, int], rows: Sequence[tuple[int, float, int | None]]
+) -> dict[Key, list[float]]:
+    """Return what predictions (label, confidence, true label) add to a day and model version."""
+    sums: dict[Key, list[float]] = {}
     for label, confidence, truth in rows:
-        total = sums.setdefault(label, [0, 0, 0, 0.0, 0.0])
+        total = sums.setdefault((*place, label), [0, 0, 0, 0.0, 0.0])
         more = (1, truth is not None, truth == label, confidence, confidence * confidence)
-        for place, value in enumerate(more):
-            total[place] += value
-    for label in sorted(sums):  # all lock in one order
-        add_to_day(connection, (now.date(), version, label), sums[label])
+        for at, value in enumerate(more):
+            total[at] += value
+    return sums
 
 
-def add_to_day(connection: Connection, key: tuple[Any, int, int], more: Sequence[float]) -> None:
-    """Add predictions, labelled, correct, confidence and its squares to one row of the sums."""
-    from sqlalchemy import insert, update
+def add_to_days(connection: Connection, sums: Mapping[Key, Sequence[float]]) -> None:
+    """Add predictions, labelled, correct, confidence and its squares to rows of the sums."""
+    from sqlalchemy import insert, select
 
     from .schema import DailyCount
 
-    names = ("predictions", "labelled", "correct", "confidence_sum", "confidence_squares")
-    day, version, label = key
+    if not sums:
+        return
+    rows = [
+        dict(zip(ADDED, sums[key], strict=True)) | dict(zip(AT, key, strict=True))
+        for key in sorted(sums)  # all lock in one order
+    ]
+    if connection.execute(_addition(), rows).rowcount == len(rows):
+        return
     columns = DailyCount.__table__.c
-    done = connection.execute(
-        update(DailyCount)
-        .where(columns.day == day, columns.model_version_id == version, columns.label_id == label)
-        .values({name: columns[name] + value for name, value in zip(names, more, strict=True)})
+    asked = select(columns.day, columns.model_version_id, columns.label_id).where(
+        columns.day.in_({key[0] for key in sums}),
+        columns.model_version_id.in_({k[1] for k in sums}),
     )
-    if not done.rowcount:
-        row = {"day": day, "model_version_id": version, "label_id": label}
-        connection.execute(insert(DailyCount), row | dict(zip(names, more, strict=True)))
+    there = {tuple(row) for row in connection.execute(asked)}
+    missing = [
+        dict(zip((*KEY, *SUMS), (*key, *sums[key]), strict=True))
+        for key in sorted(sums)
+        if key not in there
+    ]
+    if missing:
+        connection.execute(insert(DailyCount), missing)
+
+
+@cache
+def _addition() -> Any:
+    """Return the statement that adds to one row; made once, for making it takes long."""
+    from sqlalchemy import bindparam, update
+
+    from .schema import DailyCount
+
+    columns = DailyCount.__table__.c
+    changed = update(DailyCount.__table__)
+    for name, given in zip(KEY, AT, strict=True):
+        changed = changed.where(columns[name] == bindparam(given, type_=columns[name].type))
+    return changed.values(
+        {
+            name: columns[name] + bindparam(given, type_=columns[name].type)
+            for name, given in zip(SUMS, ADDED, strict=True)
+        }
+    )

@@ -15,7 +15,7 @@ from slipway.errors import InputInvalid
 
 from .database import writing
 from .questions import Name
-from .recorder import add_to_day
+from .recorder import add_to_days
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -82,9 +82,11 @@ def _move_sums(connection: Connection, image: int, before: int | None, label: in
     asked = select(Prediction.created_at, Prediction.model_version_id, Prediction.label_id).where(
         Prediction.image_id == image
     )
-    for row in sorted(connection.execute(asked).all(), key=lambda row: tuple(row)):
+    sums = {}
+    for row in connection.execute(asked):
         labelled = int(before is None)
         correct = (row.label_id == label) - (row.label_id == before)
         if labelled or correct:
             key = (row.created_at.date(), row.model_version_id, row.label_id)
-            add_to_day(connection, key, (0, labelled, correct, 0.0, 0.0))
+            sums[key] = (0, labelled, correct, 0.0, 0.0)
+    add_to_days(connection, sums)
