@@ -243,7 +243,7 @@ EXAMPLE = Path(__file__).with_name("sample").joinpath("tiny.nii.gz")
 class Scan(Input):
     """A patient's volumes as NIfTI files, and one prompt on one slice."""
 
-    max_rows: ClassVar[int] = 4
+    max_rows: ClassVar[int] = 32
     max_bytes: ClassVar[int] = 64 * 2**20
 
     volume: Annotated[bytes, NIFTI] = Field(
