@@ -11,10 +11,8 @@ Source:  the binary version of CIFAR-10, Krizhevsky, cs.toronto.edu/~kriz/cifar.
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import math
 import tarfile
 import zipfile
 import zlib
@@ -24,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from slipway.errors import InputInvalid
+from slipway.idx import read as read_idx
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +37,6 @@ LARGEST_FILE = 64 * 2**20
 """Bytes of one picture's file."""
 MOST_FILES = 2_000_000
 LARGEST_UNPACKED = 64 * 2**30
-LARGEST_IDX = 2 * 2**30
 LARGEST_SIDE = 64
 """Of the pictures that networks see, unless --side says more."""
 HELD_OUT, CHOSEN_BY = 0.2, 0.1
@@ -320,40 +318,6 @@ def of_idx(pairs: dict[str, tuple[Path, Path]], names: Sequence[str], side: int 
         parts[part] = Split(colours, told.astype(np.int64), files)
     most = max(int(split.labels.max()) for split in parts.values())
     return Source(parts, list(names) or [str(number) for number in range(most + 1)], [])
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Return the array of an idx file of unsigned bytes, gzip-ed or not."""
-    import numpy as np
-
-    with path.open("rb") as plain:
-        packed = plain.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            shape = idx_shape(path, file.read(4), file.read)
-            content = file.read(math.prod(shape) + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputInvalid(f"{path}: found a damaged gzip file ({error})") from None
-    if len(content) != math.prod(shape):
-        raise InputInvalid(
-            f"{path}, byte {4 + 4 * len(shape)}: found {len(content)} bytes of values, or more; "
-            f"wanted {math.prod(shape)} for {shape}"
-        )
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def idx_shape(path: Path, magic: bytes, more: Callable[[int], bytes]) -> tuple[int, ...]:
-    """Return the sizes that an idx file tells behind its first four bytes, within a limit."""
-    axes = magic[3] if magic[:3] == b"\0\0\x08" and len(magic) == 4 else 0
-    if axes not in (1, 3):
-        raise InputInvalid(f"{path}, byte 0: found {magic!r}; wanted idx of 1 or 3 axes")
-    told = more(4 * axes)
-    shape = tuple(int.from_bytes(told[at : at + 4], "big") for at in range(0, 4 * axes, 4))
-    if len(told) != 4 * axes or not 0 < math.prod(shape) <= LARGEST_IDX:
-        raise InputInvalid(
-            f"{path}, byte 4: found sizes {shape}; wanted 1 to {LARGEST_IDX} values in all"
-        )
-    return shape
 
 
 def split_up(source: Source, seed: int, limit: int | None) -> dict[str, Split]:

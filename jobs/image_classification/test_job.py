@@ -676,15 +676,6 @@ def test_mnists_files_are_read_packed_or_not(tmp_path):
         data.read_source(an_idx_folder(tmp_path / "odd", labels=3), None, decode)
 
 
-@settings(max_examples=80, deadline=None, database=None)
-@given(st.binary(max_size=120), st.booleans())
-def test_any_bytes_are_an_idx_file_or_invalid_input(tmp_path_factory, content, packed):
-    path = tmp_path_factory.mktemp("idx") / "file"
-    path.write_bytes(gzip.compress(content) if packed else content)
-    with contextlib.suppress(InputInvalid):  # any other error fails the test
-        assert data.read_idx(path).size > 0
-
-
 @settings(max_examples=60, deadline=None, database=None)
 @given(st.binary(max_size=60), st.integers(0, 900))
 def test_any_damage_to_a_zip_is_told(tmp_path_factory, noise, place):

@@ -6,13 +6,11 @@ Source:  the idx format, LeCun, Cortes and Burges, yann.lecun.com/exdb/mnist.
 
 from __future__ import annotations
 
-import gzip
-import math
 import tomllib
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from slipway import idx
 from slipway.errors import InputInvalid
 
 from . import pictures
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 SIDE = pictures.SIDE
-LARGEST = 100_000
-"""Digits in one file."""
 
 
 class Part(NamedTuple):
@@ -36,40 +32,20 @@ def read(images: Path, labels: Path) -> Part:
     """Return the digits of two idx files that belong together."""
     import numpy as np
 
-    pixels, sizes = read_idx(images, 3)
-    if sizes[1:] != (SIDE, SIDE):
-        raise InputInvalid(f"{images}, byte 8: found images of {sizes[1:]}; wanted {SIDE} x {SIDE}")
-    named, count = read_idx(labels, 1)
-    if count[0] != sizes[0]:
-        raise InputInvalid(f"{labels}, byte 4: found {count[0]} labels; wanted {sizes[0]}")
-    found = Part(np.frombuffer(pixels, np.uint8).reshape(sizes), np.frombuffer(named, np.uint8))
+    found = Part(idx.read(images), idx.read(labels))
+    if found.images.shape[1:] != (SIDE, SIDE):
+        raise InputInvalid(
+            f"{images}, byte 8: found images of {found.images.shape[1:]}; wanted {SIDE} x {SIDE}"
+        )
+    if found.labels.shape != found.images.shape[:1]:
+        raise InputInvalid(
+            f"{labels}, byte 4: found labels {found.labels.shape}; wanted {len(found.images)}"
+        )
     if wrong := np.flatnonzero(found.labels > 9).tolist():
         raise InputInvalid(
-            f"{labels}, byte {8 + wrong[0]}: found label {named[wrong[0]]}; wanted 0 to 9"
+            f"{labels}, byte {8 + wrong[0]}: found label {found.labels[wrong[0]]}; wanted 0 to 9"
         )
     return found
-
-
-def read_idx(path: Path, axes: int) -> tuple[bytes, tuple[int, ...]]:
-    """Return the bytes and the sizes of a gzip-ed idx file of unsigned bytes."""
-    most = 4 + 4 * axes + LARGEST * SIDE ** (2 * (axes > 1))
-    try:
-        with gzip.open(path) as file:
-            content = file.read(most + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputInvalid(f"{path}: found no gzip file ({error}); wanted idx, gzip-ed") from None
-    magic = bytes([0, 0, 8, axes])
-    if content[:4] != magic:
-        raise InputInvalid(f"{path}, byte 0: found {content[:4]!r}; wanted {magic!r}")
-    header = 4 + 4 * axes
-    sizes = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    wanted = header + math.prod(sizes)
-    if not sizes[0] or len(content) != wanted:
-        raise InputInvalid(
-            f"{path}, byte {header}: found {len(content)} bytes in all; wanted {wanted} for sizes "
-            f"{sizes}, and {LARGEST} entries at most"
-        )
-    return content[header:], sizes
 
 
 def sample(described: Path) -> tuple[Part, Part]:

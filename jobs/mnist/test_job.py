@@ -31,6 +31,7 @@ from jobs.mnist.job import (
     score_exported,
     train,
 )
+from slipway import idx as reader
 from slipway import networks, store
 from slipway.errors import InputInvalid, Stopped
 from slipway.export import export_model
@@ -293,10 +294,10 @@ def test_idx_files_are_read_as_they_were_written(tmp_path):
     [
         (idx(2, 28, 28, magic=b"\0\0\x0d"), idx(2), r"images, byte 0: found .*wanted"),
         (idx(2, 28, 27), idx(2), r"images, byte 8: found images of \(28, 27\); wanted 28 x 28"),
-        (idx(2, 28, 28)[:-1], idx(2), r"images, byte 16: found 1583 bytes in all; wanted 1584"),
-        (idx(2, 28, 28), idx(3), r"labels, byte 4: found 3 labels; wanted 2"),
+        (idx(2, 28, 28)[:-1], idx(2), r"images, byte 16: found 1567 bytes .*; wanted 1568"),
+        (idx(2, 28, 28), idx(3), r"labels, byte 4: found labels \(3,\); wanted 2"),
         (idx(2, 28, 28), idx(2, pixels=b"\1\x0a"), r"labels, byte 9: found label 10; wanted 0 to"),
-        (idx(0, 28, 28), idx(0), "images, byte 16"),
+        (idx(0, 28, 28), idx(0), "images, byte 4"),
         (b"", idx(2), "images, byte 0"),
     ],
 )
@@ -311,8 +312,7 @@ def test_any_bytes_are_digits_or_invalid_input(tmp_path_factory, content, zipped
     path = tmp_path_factory.mktemp("idx") / "images"
     path.write_bytes(gzip.compress(content) if zipped else content)
     with contextlib.suppress(InputInvalid):  # any other error fails the test
-        found, sizes = digits.read_idx(path, 3)
-        assert len(found) == np.prod(sizes)
+        assert reader.read(path).size > 0
 
 
 def test_the_splits_hold_each_digit_once_and_depend_on_the_seed():
