@@ -232,7 +232,7 @@ def test_kserve_by_the_official_clients(subject, trained, described, rows, wait_
 
 
 @pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")
-def test_mlflow_by_its_client(server, rows):
+def test_mlflow_by_its_client(subject, server, rows):
     import pandas as pd
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
@@ -243,7 +243,9 @@ def test_mlflow_by_its_client(server, rows):
     frame = pd.DataFrame(rows)
     assert client.invoke(frame)["predictions"] == wanted
     assert client.invoke(frame.assign(label="a column more"))["predictions"] == wanted
-    assert client.invoke(frame.to_numpy())["predictions"] == wanted
+    fields = json.loads(server.ask(f"/v2/models/{subject.spec.name}")[2])["inputs"]
+    if len(frame.columns) in (1, len(fields)):  # cells without names stand for all fields, or one
+        assert client.invoke(frame.to_numpy())["predictions"] == wanted
     assert client.invoke(rows, params={})["predictions"] == wanted
     bodies = {"instances": rows, "dataframe_records": rows, "inputs": frame.to_dict("list")}
     for key, value in bodies.items():

@@ -30,8 +30,16 @@ def as_rows(metadata, result):
     found = {}
     for entry in metadata["outputs"]:
         values = result(entry["name"]).tolist()
-        found[entry["name"]] = [v.decode() if isinstance(v, bytes) else v for v in values]
+        found[entry["name"]] = [text(v) if isinstance(v, bytes) else v for v in values]
     return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+
+def text(content):
+    """Return the content of a tensor of bytes as JSON has it: a file is base64 there."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode()
 
 
 def by_triton(address, model, rows, version, binary, nulls=()):
