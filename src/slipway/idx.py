@@ -1,6 +1,6 @@
 """MNIST's file format: a big-endian header, then one byte a pixel or label.
 
-Source:  LeCun, Cortes and Burges, yann.lecun.com/exdb/mnist.
+Source:  the idx format: LeCun, Cortes and Burges, the database of handwritten digits, 1998.
 """
 
 from __future__ import annotations
