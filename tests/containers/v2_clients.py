@@ -113,6 +113,17 @@ async def by_kserve_v1(address, model, rows):
         return found["predictions"]
 
 
+def is_file(value):
+    """Tell whether a value of JSON may be the base64 of bytes that are no text."""
+    try:
+        base64.b64decode(value, validate=True).decode()
+    except UnicodeDecodeError:
+        return True
+    except (TypeError, ValueError):
+        pass
+    return False
+
+
 def with_bytes(rows, files):
     """Return the rows as a binary tensor carries them."""
     return [
@@ -121,19 +132,21 @@ def with_bytes(rows, files):
     ]
 
 
-def main(address, model, *files):
+def main(address, model, *given):
     """Print the answers of every client and what one of them says of a wrong tensor."""
     rows = json.load(sys.stdin)
-    whole = with_bytes(rows, files)
+    whole = with_bytes(rows, given)
     with http.InferenceServerClient(address) as client:
         version = client.get_model_metadata(model)["versions"][0]
     first = by_triton(address, model, rows, "", False)
     nulls = {name for answer in first for name, value in answer.items() if value is None}
+    # KServe's client reads binary bytes as text, and cannot hold a file.
+    files = {name for answer in first for name, value in answer.items() if is_file(value)}
     found = {
         "triton": first,
         "triton, binary": by_triton(address, model, whole, version, True, nulls),
         "kserve": asyncio.run(by_kserve(address, model, rows, False)),
-        "kserve, binary": asyncio.run(by_kserve(address, model, whole, True, nulls)),
+        "kserve, binary": asyncio.run(by_kserve(address, model, whole, True, nulls | files)),
         "kserve, v1": asyncio.run(by_kserve_v1(address, model, rows)),
     }
     print(json.dumps({"answers": found, "refused": refused_by_triton(address, model)}))
