@@ -12,16 +12,12 @@ PATIENCE = 90
 
 
 def drive(page: Any) -> None:
-    """Read the first price, raise the income, then click a place far inland."""
+    """Read the first price, lower and raise the income, then click a place far inland."""
     page.wait(f"{SHOWN}?.startsWith('$')", PATIENCE)
     assert "9 of 10 prices lie within" in page.text(".st-key-answer")
-    first = page.text(PRICE)
-
-    page.write(INCOME, "9")
-    page.evaluate(f"document.querySelector({INCOME!r}).blur()")
-    page.wait(f"{SHOWN} && {SHOWN} != {first!r}", PATIENCE)
-    rich = page.text(PRICE)
-    assert dollars(rich) > 1.2 * dollars(first)
+    poor = priced_at(page, "1", page.text(PRICE))
+    rich = priced_at(page, "9", poor)
+    assert dollars(rich) > 1.2 * dollars(poor)
 
     before = page.evaluate("document.querySelector('.st-key-longitude input').value")
     box = page.place(MAP)
@@ -31,6 +27,14 @@ def drive(page: Any) -> None:
     page.wait(f"document.querySelector('.st-key-longitude input').value != {before!r}", PATIENCE)
     page.wait(f"{SHOWN} && {SHOWN} != {rich!r}", PATIENCE)
     assert "Most is due to the" in page.text()
+
+
+def priced_at(page: Any, income: str, before: str) -> str:
+    """Write an income and return the price that comes in the place of the one before."""
+    page.write(INCOME, income)
+    page.evaluate(f"document.querySelector({INCOME!r}).blur()")
+    page.wait(f"{SHOWN} && {SHOWN} != {before!r}", PATIENCE)
+    return str(page.text(PRICE))
 
 
 def dollars(shown: str) -> float:
