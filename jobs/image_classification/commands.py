@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from slipway import Job, Run, store
+from slipway import Run, idx, store
 from slipway.data import written
 from slipway.logs import say
 
@@ -41,12 +41,6 @@ TUNED = 4
 HARDENED = 5
 
 
-def register(job: Job) -> None:
-    """Add the verbs of this module to the job."""
-    for verb in (explain, compress, variants, uncertainty, robustness, adv_train):
-        job.command(verb)
-
-
 def network_of(run: Run) -> Module:
     """Return the trained network."""
     from . import model
@@ -67,13 +61,12 @@ def split(run: Run, name: str, most: int | None = None) -> Split:
 def explain(run: Run) -> None:
     """Show by Grad-CAM, SHAP, LIME and feature maps why pictures were called what they were."""
     network, test = network_of(run), split(run, "test")
-    chosen = picked(network, test)
+    chosen = picked(trust.logits_of(network, test.images), test)
     show_maps(run, network, test, chosen, split(run, "train").images[:32])
     first = test.images[chosen[0]]
     caption = "The strongest maps of three convolutions, bright where they answer."
     figure = more_charts.feature_maps(first, explaining.feature_maps(network, first))
     run.figure("feature-maps", figure, caption)
-    where_figures_are(run)
 
 
 def show_maps(
@@ -113,9 +106,9 @@ def show_maps(
     run.figure("maps", more_charts.explanations(columns, told, title), caption)
 
 
-def picked(network: Module, test: Split, number: int = EXPLAINED) -> list[int]:
+def picked(logits: np.ndarray, test: Split, number: int = EXPLAINED) -> list[int]:
     """Return pictures to explain: the first of each class that is called right, then two errors."""
-    called = trust.logits_of(network, test.images).argmax(axis=1)
+    called = logits.argmax(axis=1)
     right: dict[int, int] = {}
     wrong: list[int] = []
     for place, (wanted, found) in enumerate(
@@ -170,7 +163,6 @@ def compress(run: Run) -> None:
         for chances in [forms.chances_of(forms.loaded(folder, "cpu", 1), validation.images)]
     ]
     run.table("forms", rows, "Forms of the network on the validation pictures")
-    show(run)
 
 
 @click.option("--backend", type=click.Choice(forms.BACKENDS), default="cpu", show_default=True,
@@ -202,7 +194,6 @@ def variants(run: Run, backend: str, threads: int) -> None:
         part.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     run.log(**{f"{row['variant'].replace('-', '_')}_accuracy": row["accuracy"]
                for row in rows if row["variant"] != forms.EAGER})  # fmt: skip
-    show(run)
 
 
 def parted(network: Module, exported: forms.Model, test: Split) -> float:
@@ -220,14 +211,11 @@ def uncertainty(run: Run) -> None:
     show_calibration(run, network, logits, test)
     show_doubt(run, network, logits, test)
     show_strangers(run, network, test)
-    where_figures_are(run)
 
 
 def show_calibration(run: Run, network: Module, logits: np.ndarray, test: Split) -> None:
-    """Compare chances with what is right, without and with a temperature; validation sets it."""
-    validation = split(run, "validation")
-    told = trust.logits_of(network, validation.images)
-    degree = trust.temperature(told, validation.labels)
+    """Compare chances with what is right, without and with the temperature that `train` fitted."""
+    degree = float(network.temperature)
     pairs = [trust.softmax(logits), trust.softmax(logits, degree)]
     before, after = (trust.calibration_error(chances, test.labels) for chances in pairs)
     run.log(temperature=degree, calibration_error_plain=before, calibration_error=after)
@@ -272,7 +260,7 @@ def doubters(run: Run, network: Module, test: Split) -> dict[str, np.ndarray]:
     if members:
         every = [network, *members]
         found["ensemble"] = np.stack([
-            trust.softmax(trust.logits_of(member.eval(), test.images), float(member.temperature))
+            trust.softmax(trust.logits_of(member, test.images), float(member.temperature))
             for member in every
         ])  # fmt: skip
     return found
@@ -320,7 +308,7 @@ def other_pictures(run: Run) -> tuple[str, np.ndarray]:
     from sklearn.datasets import load_digits
 
     if "fashion_test_images" in run.spec.data and run.tier in ("real", "mirror"):
-        return "garments", data.read_idx(run.data("fashion_test_images"))
+        return "garments", idx.read(run.data("fashion_test_images"))
     return "digits", (load_digits().images * (255 / 16)).astype(np.uint8)
 
 
@@ -329,7 +317,6 @@ def robustness(run: Run) -> None:
     network, test = network_of(run), split(run, "test", LOOKED_AT)
     show_corruptions(run, network, test, attack.SEVERITIES)
     show_attacks(run, {"": network}, test)
-    where_figures_are(run)
 
 
 def show_corruptions(run: Run, network: Module, test: Split, severities: Sequence[int]) -> None:
@@ -402,51 +389,20 @@ def adv_train(run: Run) -> None:
     test = split(run, "test", LOOKED_AT)
     show_attacks(run, {"as trained": network, "trained against attacks": hard}, test)
     say(f"adv-train: the hardened network is {run.out / 'hardened'}")
-    where_figures_are(run)
 
 
-def chapters(run: Run, network: Module, test: Split) -> None:
+def chapters(run: Run, network: Module, test: Split, logits: np.ndarray) -> None:
     """Put the chapters on explanation and trust into a report that evaluates a network."""
-    show_maps(run, network, test, picked(network, test), None)
-    logits = trust.logits_of(network, test.images)
+    show_maps(run, network, test, picked(logits, test), None)
     show_calibration(run, network, logits, test)
     show_strangers(run, network, test)
 
 
-def export(run_out: Path, variant: str, folder: Path) -> None:
-    """Copy a form that `compress` made to where the exported model is expected."""
+def form(out: Path, variant: str) -> Any:
+    """Return the ONNX graph of a form that `compress` made."""
     import onnx
 
-    source = forms.found_in(run_out).get(variant)
+    source = forms.found_in(out).get(variant)
     if source is None:
         raise click.UsageError(f"--variant {variant}: run compress first")
-    store.save(onnx.load(source / store.ONNX), folder)
-
-
-def show(run: Run) -> None:
-    """Print the tables of a run, and say where its pictures are."""
-    for piece in (entry for entry in run.pieces if entry["kind"] == "table"):
-        click.echo(f"\n{piece['caption']}")
-        names = list(piece["rows"][0])
-        lines = [names, *([shown(row[name]) for name in names] for row in piece["rows"])]
-        widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
-        for line in lines:
-            click.echo(
-                "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-            )
-    for piece in (entry for entry in run.pieces if entry["kind"] == "note"):
-        click.echo(f"\n{piece['text']}")
-    where_figures_are(run)
-
-
-def shown(cell: Any) -> str:
-    """Return a cell as a person reads it."""
-    if isinstance(cell, float):
-        return f"{cell:,.4g}"
-    return "" if cell is None else str(cell)
-
-
-def where_figures_are(run: Run) -> None:
-    """Name the pictures that a verb has drawn."""
-    for piece in (entry for entry in run.pieces if entry["kind"] == "figure"):
-        click.echo(f"{piece['caption']}\n  {run.out / 'report' / piece['name']}.png")
+    return onnx.load(source / store.ONNX)

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from slipway import idx
 from slipway.errors import InputInvalid
-from slipway.idx import read as read_idx
 
 if TYPE_CHECKING:
     import numpy as np
@@ -304,12 +304,7 @@ def of_idx(pairs: dict[str, tuple[Path, Path]], names: Sequence[str], side: int 
 
     parts = {}
     for part, (images, labels) in pairs.items():
-        grey, told = read_idx(images), read_idx(labels)
-        if grey.ndim != 3 or told.shape != grey.shape[:1]:
-            raise InputInvalid(
-                f"{labels}: found labels of shape {told.shape} for {images.name} of {grey.shape}; "
-                "wanted a label for each image"
-            )
+        grey, told = idx.read_labelled(images, labels)
         colours = np.repeat(grey[..., None], 3, axis=3)
         if side or grey.shape[1] != grey.shape[2]:
             fit = side or min(grey.shape[1:])

@@ -42,17 +42,15 @@ CALIBRATED = 100
 """Validation pictures from which on a temperature is fitted to them."""
 PROVEN = 500
 """Held-out pictures on which both forms are compared."""
+DATASET = click.option(
+    "--dataset", type=click.Choice(DATASETS), default="pictures", show_default=True,
+    help="Which of job.toml's; --data PATH is a folder or archive of your own.",
+)  # fmt: skip
 job = Job.here(__file__, trusted=TRUSTED, tolerance=1e-4)
 
 
 @job.prepare
-@click.option(
-    "--dataset",
-    type=click.Choice(DATASETS),
-    default="pictures",
-    show_default=True,
-    help="Which of job.toml's; --data PATH is a folder or archive of your own.",
-)
+@DATASET
 @click.option("--side", type=click.IntRange(16, 512), default=None,
               help="Pixels of a side; by default the usual one, at most 64.")  # fmt: skip
 def prepare(run: Run, seed: int, dataset: str, side: int | None) -> None:
@@ -145,10 +143,11 @@ def train(
     **given: Any,
 ) -> Module:  # fmt: skip
     """Train networks and keep the one that is best on validation."""
-    fit, validation = (data.read(run.prepared(f"{part}.npz")) for part in ("train", "validation"))
+    fit, validation = studies.known(run)
     if weights and not families:
         families = (starts.shape_of(run, weights, "")[0],)
     names = recipes.chosen_families(families, len(fit.labels))
+    team = Team()
     state = run.resume() or {}
     done: dict[str, Any] = state.pop("done", {})
     for name in run.progress([name for name in names if name not in done], "networks"):
@@ -162,10 +161,10 @@ def train(
                 "seconds": time.perf_counter() - waited}  # fmt: skip
         done[name] = {"curve": curve} | took
         state = {}
-        if studies.writes():
+        if team.first:
             store.save(network, run.out / "networks" / name)
             run.checkpoint({"done": done})
-    studies.leave()
+    team.leave()
     network = chosen(run, done, fit)
     if len(validation.labels) >= CALIBRATED:
         from . import training
@@ -204,7 +203,7 @@ def evaluate(run: Run, model: Module) -> None:
 
     test = data.read(run.prepared("test.npz"))
     started = time.perf_counter()
-    logits = training.logits(model, test.images, run.device)
+    logits = training.logits(model.to(run.device), test.images)
     speed = len(test.labels) / (time.perf_counter() - started)
     found = trust.softmax(logits, float(model.temperature))
     figures = measures.overall(test.labels, found)
@@ -214,7 +213,7 @@ def evaluate(run: Run, model: Module) -> None:
     for name in recipes.FAMILIES:
         if (run.out / "networks" / name).is_dir():
             other = store.load(run.out / "networks" / name, TRUSTED)
-            called = training.logits(other, test.images, run.device).argmax(axis=1)
+            called = training.logits(other.to(run.device), test.images).argmax(axis=1)
             run.log(**{f"{prefix}{name}_accuracy": float((called == test.labels).mean())})
     run.note(
         f"{figures['accuracy']:.1%} of {len(test.labels)} held-out pictures are called right. With "
@@ -222,9 +221,10 @@ def evaluate(run: Run, model: Module) -> None:
         f"{figures['accuracy_high']:.1%} (95 %). In batches of 500 the network calls "
         f"{speed:,.0f} pictures a second here."
     )
+    model.cpu()
     show_classes(run, test, found, model.labels)
     show_errors(run, test, found, model.labels)
-    commands.chapters(run, model, test)
+    commands.chapters(run, model, test, logits)
 
 
 def show_classes(run: Run, test: data.Split, found: np.ndarray, names: list[str]) -> None:
@@ -338,16 +338,13 @@ def export(model: Module, folder: Path, variant: str = "float32") -> Any:
 
     from . import compress
 
-    if variant == "float32":
-        graph = compress.graph_of(model)
-    else:
-        commands.export(folder.parent.parent, variant, folder)
-        graph = onnx.load(folder / store.ONNX)
+    exact = variant == "float32"
+    graph = compress.graph_of(model) if exact else commands.form(folder.parent.parent, variant)
     del graph.metadata_props[:]
     told = {"labels": json.dumps(model.labels), "side": str(model.side)}
     onnx.helper.set_model_props(graph, told)
     store.save(graph, folder)
-    return None if variant == "float32" else Lossy(ALIKE)
+    return None if exact else Lossy(ALIKE)
 
 
 @job.exported
@@ -379,20 +376,8 @@ def held_out(run: Run) -> list[Picture]:
 
 
 @job.command
-@click.option(
-    "--dataset",
-    type=click.Choice(DATASETS),
-    default="pictures",
-    show_default=True,
-    help="What to learn from: many pictures, of other things.",
-)
-@click.option(
-    "--family",
-    type=click.Choice(recipes.FAMILIES),
-    default="resnet",
-    show_default=True,
-    help="The network.",
-)
+@DATASET
+@recipes.family("resnet")
 @recipes.options
 def pretrain(run: Run, dataset: str, family: str, **given: Any) -> None:
     """Train a backbone on other pictures, for train --weights backbone."""
@@ -407,6 +392,9 @@ def pretrain(run: Run, dataset: str, family: str, **given: Any) -> None:
     run.figure("curves", charts.curves(curve, "backbone"), "The backbone on its own pictures.")
 
 
-for verb in (studies.kfold, studies.ensemble, studies.compare, studies.search):
+for verb in (
+    studies.kfold, studies.ensemble, studies.compare, studies.search,
+    commands.explain, commands.compress, commands.variants, commands.uncertainty,
+    commands.robustness, commands.adv_train,
+):  # fmt: skip
     job.command(verb)
-commands.register(job)

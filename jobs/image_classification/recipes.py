@@ -76,6 +76,12 @@ OPTIONS = (
 )  # fmt: skip
 
 
+def family(usual: str) -> Callable[[Verb], Verb]:
+    """Return the option of a verb that trains one kind of network."""
+    return click.option("--family", type=click.Choice(FAMILIES), default=usual, show_default=True,
+                        help="The network.")  # fmt: skip
+
+
 def options(verb: Verb) -> Verb:
     """Add to a verb the options of `settings`."""
     for option in reversed(OPTIONS):

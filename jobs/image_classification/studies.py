@@ -23,7 +23,6 @@ from slipway.errors import InputInvalid
 from slipway.logs import say
 
 from . import charts, data, measures, recipes, trust, weights
-from .team import Team
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +105,7 @@ def classes_of(run: Run) -> list[str]:
 
 
 def known(run: Run) -> tuple[Split, Split]:
-    """Return training and validation pictures."""
+    """Return the pictures to train on and those to choose by."""
     return data.read(run.prepared("train.npz")), data.read(run.prepared("validation.npz"))
 
 
@@ -124,12 +123,8 @@ def accuracy_row(name: str, right: int, count: int) -> dict[str, Any]:
 
 
 def tell(run: Run, name: str, rows: list[dict[str, Any]], caption: str) -> None:
-    """Put rows into the report and print them."""
-    shown = [measures.shown(row) for row in rows]
-    run.table(name, shown, caption)
-    click.echo(caption)
-    for row in shown:
-        click.echo("  " + ", ".join(f"{key}: {value}" for key, value in row.items()))
+    """Put rows into the report, as a person reads them."""
+    run.table(name, [measures.shown(row) for row in rows], caption)
 
 
 @click.option(
@@ -139,13 +134,7 @@ def tell(run: Run, name: str, rows: list[dict[str, Any]], caption: str) -> None:
     show_default=True,
     help="Parts of the training pictures, each measured on once.",
 )
-@click.option(
-    "--family",
-    type=click.Choice(recipes.FAMILIES),
-    default="small_cnn",
-    show_default=True,
-    help="The network.",
-)
+@recipes.family("small_cnn")
 @recipes.options
 def kfold(run: Run, folds: int, family: str, **given: Any) -> None:
     """Train on all parts but one, measure on that one, for each: how much is luck."""
@@ -196,13 +185,7 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     show_default=True,
     help="Networks to train beside the one of the model.",
 )
-@click.option(
-    "--family",
-    type=click.Choice(recipes.FAMILIES),
-    default="small_cnn",
-    show_default=True,
-    help="The networks.",
-)
+@recipes.family("small_cnn")
 @recipes.options
 def ensemble(run: Run, members: int, family: str, **given: Any) -> None:
     """Train networks from other seeds, and average what they say."""
@@ -282,13 +265,7 @@ def compare(run: Run, what: str) -> None:
     show_default=True,
     help="Begin no trial after so many.",
 )
-@click.option(
-    "--family",
-    type=click.Choice(recipes.FAMILIES),
-    default="small_cnn",
-    show_default=True,
-    help="The network.",
-)
+@recipes.family("small_cnn")
 def search(run: Run, method: str, trials: int, minutes: float, family: str) -> None:
     """Look for better settings: on a grid, at random, or where earlier trials were good.
 
@@ -320,7 +297,6 @@ def search(run: Run, method: str, trials: int, minutes: float, family: str) -> N
             for trial in ranked]  # fmt: skip
     tell(run, "search", rows, f"{len(values)} trials ({method}) of {family}, best first")
     told = " ".join(f"--{key} {value:.3g}" for key, value in ranked[0].params.items())
-    click.echo(f"train --family {family} {told}")
     run.note(f"The best settings, for a full training: train --family {family} {told}")
     run.figure("search", charts.trials(values, method), "Each trial is a short training.")
 
@@ -348,13 +324,3 @@ def planned(trial: Any, family: str, method: str, epochs: int) -> Plan:
                  "dropout": trial.suggest_float("dropout", 0.0, 0.5)}  # fmt: skip
     given = usual_options() | {"rate": found["rate"], "decay": found["decay"]}
     return Plan(family, {"dropout": found["dropout"]}, None, epochs, given)
-
-
-def writes() -> bool:
-    """Tell whether this process of a team writes files."""
-    return Team().first
-
-
-def leave() -> None:
-    """End the processes of a team that do not write."""
-    Team().leave()

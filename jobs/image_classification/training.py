@@ -233,7 +233,7 @@ class Course:
     def measured(self) -> dict[str, float]:
         """Return loss and accuracy on the validation pictures, by the weights that would serve."""
         with self.served():
-            found = torch.from_numpy(logits(self.network, self.validation.images, self.device))
+            found = torch.from_numpy(logits(self.network.eval(), self.validation.images))
         labels = torch.from_numpy(self.validation.labels)
         right = (found.argmax(dim=1) == labels).float().mean()
         return {
@@ -344,11 +344,12 @@ def optimizer_of(network: nn.Module, settings: Settings) -> torch.optim.Optimize
     return torch.optim.SGD(made, lr=settings.rate, momentum=MOMENTUM, nesterov=True)
 
 
-def logits(
-    network: nn.Module, images: np.ndarray, device: str = "cpu", batch: int = SCORED
-) -> np.ndarray:
-    """Return logits (n, k) float32 of pictures (n, side, side, 3) uint8."""
-    network.eval()
+def logits(network: nn.Module, images: np.ndarray, batch: int = SCORED) -> np.ndarray:
+    """Return logits (n, k) float32 of pictures (n, side, side, 3) uint8.
+
+    Computed where the network is, in the state it is in.
+    """
+    device = next(network.parameters()).device
     found = []
     with torch.inference_mode():
         for part in torch.from_numpy(images).permute(0, 3, 1, 2).split(batch):

@@ -80,12 +80,9 @@ def calibration_error(chances: np.ndarray, labels: np.ndarray, bins: int = BINS)
 
 def logits_of(network: Module, images: np.ndarray) -> np.ndarray:
     """Return logits (n, k) of images (n, side, side, 3) uint8, in the state the network is in."""
-    import numpy as np
-    import torch
+    from . import training
 
-    parts = [images[place : place + BATCH] for place in range(0, len(images), BATCH)]
-    with torch.no_grad():
-        return np.concatenate([network(explain.pixels_of(part)).numpy() for part in parts])
+    return training.logits(network, images)
 
 
 def with_dropout(

@@ -32,7 +32,6 @@ from . import (
     fitting,
     network,
     outcomes,
-    paper,
     propagation,
     sections,
     segmenting,
@@ -230,10 +229,6 @@ def failures(run: Run) -> None:
 def paper_summary(run: Run) -> None:
     """Print what the paper adds to SAM 2, and the published figures with their sources."""
     sections.method(run)
-    for text in paper.SUMMARY:
-        click.echo(f"{text}\n")
-    for row in paper.published():
-        click.echo("; ".join(row.values()))
 
 
 NIFTI = Media("application/gzip", "application/x-nifti")

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from . import brats, charts, cohort, measures, outcomes, propagation
 
 if TYPE_CHECKING:
@@ -70,7 +68,6 @@ def prompts(run: Run, network: Segmenter, patients: int | None) -> None:
         run.table(varied, table(means), f"Dice by {varied}.")
         run.log(**{f"{varied} {name} {region} dice".replace(" ", "_").lower(): value.mean
                    for region, one in means.items() for name, value in one.items()})  # fmt: skip
-    show(run)
 
 
 def asked_so(
@@ -111,7 +108,6 @@ def banks(run: Run, network: Segmenter, patients: int | None, seeds: int) -> Non
     sizes = [row for row in rows if row["condition"] == "sizes"]
     run.figure("sizes", charts.study("K and threshold on corrupted volumes", "Dice",
                by_region(sizes, "bank", "dice", run.seed)), counted(sizes))  # fmt: skip
-    show(run)
 
 
 def compared(
@@ -282,10 +278,3 @@ def remaining(run: Run, rows: Sequence[Row], patients: int | None) -> Iterator[b
     files = [entry for entry in cohort.read(run, "held_out")[:patients] if entry.name not in done]
     for entry in run.progress(files, "patients"):
         yield brats.read(entry)
-
-
-def show(run: Run) -> None:
-    """Print the tables of a study."""
-    for piece in run.pieces:
-        for row in piece.get("rows", []):
-            click.echo("  ".join(str(value) for value in row.values()))

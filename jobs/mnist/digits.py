@@ -32,14 +32,10 @@ def read(images: Path, labels: Path) -> Part:
     """Return the digits of two idx files that belong together."""
     import numpy as np
 
-    found = Part(idx.read(images), idx.read(labels))
+    found = Part(*idx.read_labelled(images, labels))
     if found.images.shape[1:] != (SIDE, SIDE):
         raise InputInvalid(
             f"{images}, byte 8: found images of {found.images.shape[1:]}; wanted {SIDE} x {SIDE}"
-        )
-    if found.labels.shape != found.images.shape[:1]:
-        raise InputInvalid(
-            f"{labels}, byte 4: found labels {found.labels.shape}; wanted {len(found.images)}"
         )
     if wrong := np.flatnonzero(found.labels > 9).tolist():
         raise InputInvalid(

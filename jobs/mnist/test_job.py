@@ -295,7 +295,7 @@ def test_idx_files_are_read_as_they_were_written(tmp_path):
         (idx(2, 28, 28, magic=b"\0\0\x0d"), idx(2), r"images, byte 0: found .*wanted"),
         (idx(2, 28, 27), idx(2), r"images, byte 8: found images of \(28, 27\); wanted 28 x 28"),
         (idx(2, 28, 28)[:-1], idx(2), r"images, byte 16: found 1567 bytes .*; wanted 1568"),
-        (idx(2, 28, 28), idx(3), r"labels, byte 4: found labels \(3,\); wanted 2"),
+        (idx(2, 28, 28), idx(3), r"labels, byte 4: found labels of shape \(3,\)"),
         (idx(2, 28, 28), idx(2, pixels=b"\1\x0a"), r"labels, byte 9: found label 10; wanted 0 to"),
         (idx(0, 28, 28), idx(0), "images, byte 4"),
         (b"", idx(2), "images, byte 0"),

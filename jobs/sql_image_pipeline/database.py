@@ -57,6 +57,16 @@ def url_of(out: Path) -> URL:
         raise InputInvalid(f"{VARIABLE}: found no url; wanted SCHEME://USER@HOST/NAME") from None
 
 
+@contextmanager
+def using(out: Path) -> Iterator[Engine]:
+    """Give an engine of the database and let go of its connections."""
+    engine = opened(out)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def opened(out: Path) -> Engine:
     """Return an engine of the database; connections are made when they are needed."""
     from sqlalchemy import create_engine, event

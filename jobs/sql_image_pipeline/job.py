@@ -43,14 +43,11 @@ def prepare(run: Run, corrected: bool, seed: int, data: str) -> None:
     """Bring the schema up to date, ingest the pictures, and split them by seed."""
     from . import database
 
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         database.upgrade(engine)
         name = collection.fill(run, engine, data)
         split = collection.split(engine, name, seed, corrected)
         pictures = collection.contents(engine, split["train"][:40])
-    finally:
-        engine.dispose()
     folder = run.out / "data"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPLIT).write_text(json.dumps({"collection": name} | split, indent=0), "utf-8")
@@ -79,14 +76,11 @@ def train(run: Run, model: Path | None, flips: bool) -> Any:
     from . import database, learning
 
     split = json.loads(run.prepared(SPLIT).read_text("utf-8"))
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         parts = {
             part: (collection.contents(engine, split[part]), [label for _, label in split[part]])
             for part in ("train", "validation")
         }
-    finally:
-        engine.dispose()
     return learning.trained(run, parts["train"], parts["validation"], flips)
 
 
@@ -96,13 +90,10 @@ def evaluate(run: Run, model: Any) -> None:
     from . import chapters, database
 
     split = json.loads(run.prepared(SPLIT).read_text("utf-8"))
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         chapters.held_out(run, engine, model, split["test"])
         chapters.questions(run, engine)
         chapters.schema(run, engine)
-    finally:
-        engine.dispose()
 
 
 @job.command
@@ -116,12 +107,9 @@ def ingest(run: Run, source: str, name: str) -> None:
     """Write the pictures of a folder, a zip or s3:// into the database; goes on where it ended."""
     from . import database
 
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         database.upgrade(engine)
         collection.fill_from(run, engine, source, name or collection.name_of(source))
-    finally:
-        engine.dispose()
 
 
 @job.command
@@ -131,11 +119,8 @@ def migrate(run: Run, to: str, down: bool) -> None:
     """Bring the schema of the database to a revision."""
     from . import database
 
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         after = (database.downgrade if down else database.upgrade)(engine, to)
-    finally:
-        engine.dispose()
     run.note(f"The schema is at revision {after or 'base'}.")
 
 
@@ -148,13 +133,10 @@ def measure_database(run: Run, rows: int, predictions: int, seed: int) -> None:
     """Measure ingest beside plain inserts and plain COPY, and each question; empties nothing."""
     from . import database, measuring
 
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         database.upgrade(engine)
         measuring.ingest_rates(run, engine, rows)
         measuring.question_times(run, engine, predictions, seed)
-    finally:
-        engine.dispose()
 
 
 @job.command
@@ -248,11 +230,8 @@ def held_out(run: Run) -> list[Picture]:
     from . import database
 
     split = json.loads(run.prepared(SPLIT).read_text("utf-8"))
-    engine = database.opened(run.out)
-    try:
+    with database.using(run.out) as engine:
         found = collection.contents(engine, split["test"][:500])
-    finally:
-        engine.dispose()
     return [Picture(image=content) for content in found]
 
 

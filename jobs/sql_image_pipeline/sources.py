@@ -10,7 +10,6 @@ Source:  none.
 
 from __future__ import annotations
 
-import gzip
 import io
 import tomllib
 import zipfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slipway import idx
 from slipway.errors import InputInvalid
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * 2**20
 """Of one picture's file."""
-SIDE, DIGITS = 28, 10
+DIGITS = 10
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError,
     ValueError, OverflowError,
@@ -123,36 +123,12 @@ def mnist(images: Path, labels: Path, split: str) -> Iterator[Found]:
     """Yield the digits of two idx files as PNG files."""
     import numpy as np
 
-    pixels = idx(images, (SIDE, SIDE))
-    named_ones = idx(labels, ())
-    if len(pixels) != len(named_ones):
-        raise InputInvalid(f"{labels}: found {len(named_ones)} labels; wanted {len(pixels)}")
+    pixels, named_ones = idx.read_labelled(images, labels)
     if wrong := np.flatnonzero(named_ones >= DIGITS).tolist():
         place, found = 8 + wrong[0], named_ones[wrong[0]]
         raise InputInvalid(f"{labels}, byte {place}: found label {found}; wanted 0 to 9")
     for number, (image, label) in enumerate(zip(pixels, named_ones.tolist(), strict=True)):
         yield Found(f"{split}/{label}/{number:05}.png", png(image), str(label), split)
-
-
-def idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the entries of a gzip-ed idx file of unsigned bytes, each of a shape."""
-    import numpy as np
-
-    header = 8 + 4 * len(shape)
-    try:
-        with gzip.open(path) as file:
-            content = file.read(header + 100_000 * int(np.prod(shape)))
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputInvalid(f"{path}: found no gzip file ({error}); wanted idx, gzip-ed") from None
-    sizes = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, header, 4))
-    magic = bytes([0, 0, 8, 1 + len(shape)])
-    body = np.frombuffer(content[header:], np.uint8)
-    if content[:4] != magic or sizes[1:] != shape or body.size != int(np.prod(sizes, dtype=object)):
-        raise InputInvalid(
-            f"{path}: found {content[:4]!r}, sizes {sizes} and {body.size} bytes after them; "
-            f"wanted {magic!r} and entries of {shape}, all of them"
-        )
-    return body.reshape(sizes)
 
 
 def png(pixels: np.ndarray) -> bytes:

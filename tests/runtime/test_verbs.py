@@ -402,6 +402,42 @@ def test_sigterm_before_a_run_begins_is_143(toy) -> None:
     assert 143 == left.value.code
 
 
+def test_sigterm_is_143_where_a_library_makes_another_error_of_it(toy) -> None:
+    def imported() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except SystemExit:
+            raise ImportError("initialization failed") from None
+
+    with pytest.raises(SystemExit) as left:
+        verbs.at_the_edge(imported)
+
+    assert 143 == left.value.code
+
+
+def test_sigterm_ends_what_swallows_it(toy) -> None:
+    program = """
+import os, signal, time
+from slipway import verbs
+verbs.STOP_SECONDS = 0.2
+def deaf():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except SystemExit:
+        time.sleep(60)
+verbs.at_the_edge(deaf)
+"""
+    source = str(Path(verbs.__file__).parents[1])
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": source},
+        timeout=30,
+        check=False,
+    )
+
+    assert 143 == found.returncode
+
+
 def test_the_package_gives_only_its_names() -> None:
     import slipway
 
