@@ -137,7 +137,7 @@ def serve_forever(job: Job, out: Path, settings: Settings) -> None:
     _check_free(settings.host, port)
     workers = choose_workers(job, settings.workers)
     board = Board(workers)
-    with _waiting(settings.host, port, board) as bound, _metrics_folder():
+    with _waiting(settings.host, port, workers, board) as bound, _metrics_folder():
         log.info(
             "serving %s on http://%s:%d, workers: %d", job.spec.name, settings.host, bound, workers
         )
@@ -184,14 +184,17 @@ def _freeze() -> None:
 
 
 @contextmanager
-def _waiting(host: str, port: int, board: Board) -> Iterator[int]:
+def _waiting(host: str, port: int, workers: int, board: Board) -> Iterator[int]:
     """Answer on the port from a process of its own until the workers have settled."""
     from slipway.waiting import wait
 
     listener = _listen(host, port)
     bound = int(listener.getsockname()[1])
     process = multiprocessing.get_context("fork").Process(
-        target=wait, args=(listener, board.settled, board.hand_over), daemon=True, name="waiting"
+        target=wait,
+        args=(listener, workers, board.settled, board.hand_over),
+        daemon=True,
+        name="waiting",
     )
     # until the child has its own answer to SIGTERM, ours would unwind our stack there
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -1,5 +1,6 @@
 """The process that answers while the models load."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -16,9 +17,10 @@ PATIENCE = 20
 def place(monkeypatch):
     """Answer in a thread; give the port and what ends it."""
     monkeypatch.setattr(waiting.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(waiting, "OPENING", 0)  # no worker is to come
     listener = socket.create_server(("127.0.0.1", 0))
     settled, left = threading.Event(), threading.Event()
-    thread = threading.Thread(target=waiting.wait, args=(listener, settled.is_set, left.set))
+    thread = threading.Thread(target=waiting.wait, args=(listener, 1, settled.is_set, left.set))
     thread.start()
     yield listener.getsockname()[1], settled, thread
     assert left.is_set() == settled.is_set()
@@ -69,3 +71,79 @@ def test_when_all_have_settled_it_leaves_and_the_port_is_free(place) -> None:
 
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def opened(address, number):
+    """Return sockets that listen on one address, in the order of their numbers."""
+    made = []
+    for _ in range(number):
+        one = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind(address)
+        one.listen(64)
+        one.setblocking(False)
+        address = one.getsockname()[:2]
+        made.append(one)
+    return made, address
+
+
+def taken(listener):
+    """Return the ports of the clients in a listener's queue."""
+    ports = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            client, address = listener.accept()
+            client.close()
+            ports.append(address[1])
+    return ports
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize(("workers", "first"), [(2, 0), (3, 0), (2, 1)])
+def test_clients_are_dealt_out_by_their_port(host, workers, first) -> None:
+    made, address = opened((host, 0), workers + first)
+    assert workers + first == waiting.listeners(address[1])
+    waiting.deal(made[0], workers, first)
+    clients = [socket.create_connection(address) for _ in range(24)]
+    ports = {client.getsockname()[1] for client in clients}
+
+    dealt = [taken(one) for one in made]
+
+    assert ports == {port for some in dealt for port in some}
+    for number, some in enumerate(dealt):
+        assert all(number == first + port // 2 % workers for port in some)
+    for one in (*clients, *made):
+        one.close()
+
+
+def test_nobody_is_cut_off_while_the_port_goes_over(monkeypatch) -> None:
+    monkeypatch.setattr(waiting.signal, "signal", lambda *_: None)
+    (first, *workers), address = opened(("127.0.0.1", 0), 3)
+    settled, over = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=waiting.wait, args=(first, 2, settled.is_set, lambda: None), daemon=True
+    )
+    thread.start()
+    kept, errors = [], []
+
+    def connect() -> None:
+        while not over.is_set():
+            try:
+                kept.append(socket.create_connection(address))
+            except OSError as error:
+                errors.append(error)
+            for one in workers:
+                taken(one)
+
+    crowd = threading.Thread(target=connect)
+    crowd.start()
+    settled.set()
+    thread.join(PATIENCE)
+    over.set()
+    crowd.join(PATIENCE)
+
+    assert not thread.is_alive()
+    assert not errors
+    assert kept
+    for one in (*kept, *workers):
+        one.close()
