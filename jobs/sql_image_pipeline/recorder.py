@@ -12,6 +12,7 @@ Source:  group commit: DeWitt et al., Implementation techniques for main memory 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from .ingest import Picture, label_ids, load
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+log = logging.getLogger("slipway.sql_image_pipeline")
 
 Key = tuple[date, int, int]
 """Day, model version and label: a row of ``daily_counts``."""
@@ -116,7 +119,7 @@ class Recorder:
             self._commit(waiting, [entry for entry in batch if isinstance(entry, Asked)])
 
     def _commit(self, waiting: list[_Waiting], asked: list[Asked]) -> None:
-        """Commit a batch; where that fails for one of them, each alone."""
+        """Commit a batch; where that fails for one of them, each alone, and the questions too."""
         try:
             answers = [answer for entry in waiting for answer in entry.answers]
             rows = iter(write(self.engine, self.version, answers, asked))
@@ -126,7 +129,11 @@ class Recorder:
             if len(waiting) > 1 and not isinstance(error, NotReady):
                 for entry in waiting:
                     self._commit([entry], [])
+                if asked:
+                    self._commit([], asked)
                 return
+            if asked:
+                log.warning("questions that are not kept: %d (%s)", len(asked), error)
             for entry in waiting:
                 entry.error = error
         for entry in waiting:
