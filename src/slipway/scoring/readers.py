@@ -26,6 +26,8 @@ SMALL, LARGE = 2**16, 2**20
 PREFIX = 8 * 2**20
 BOM = b"\xef\xbb\xbf"
 ROWS = 8192
+FIRST_ROWS = 1024
+"""Of the first chunk and the first group of Parquet: whoever follows the output sees it begin."""
 
 
 @dataclass
@@ -332,8 +334,8 @@ def _parquet(share: Share, columns: dict[str, bool]) -> Iterator[Chunk]:
 
 
 def _batches(file: Any, names: list[str], start: int, stop: int) -> Iterator[Any]:
-    """Yield the record batches of rows ``start`` to ``stop``."""
-    end = 0
+    """Yield the record batches of rows ``start`` to ``stop``, a small one first."""
+    end, opening = 0, FIRST_ROWS
     for group in range(file.num_row_groups):
         described = file.metadata.row_group(group)
         begin, end = end, end + described.num_rows
@@ -345,7 +347,11 @@ def _batches(file: Any, names: list[str], start: int, stop: int) -> Iterator[Any
         for batch in file.iter_batches(size, [group], names, use_threads=False):
             low, high = max(start - at, 0), min(stop - at, batch.num_rows)
             at += batch.num_rows
-            if low < high:
-                yield batch.slice(low, high - low)
+            piece = batch.slice(low, max(0, high - low))
+            if opening and piece.num_rows > opening:
+                yield piece.slice(0, opening)
+                piece, opening = piece.slice(opening), 0
+            if piece.num_rows:
+                yield piece
             if at >= stop:
                 break

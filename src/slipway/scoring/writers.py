@@ -14,16 +14,14 @@ import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from slipway.scoring.readers import packed
+from slipway.scoring.readers import FIRST_ROWS, packed
 from slipway.scoring.rows import Checked
 
 if TYPE_CHECKING:
     from slipway.job import Job
 
 GROUP_ROWS, GROUP_BYTES = 131_072, 32 * 2**20
-"""Rows and bytes of one row group of Parquet."""
-FIRST_ROWS = 8_192
-"""Of the first group, so that whoever follows the file sees results soon; each next one doubles."""
+"""Rows and bytes of one row group of Parquet; the first has `FIRST_ROWS`, each next one doubles."""
 
 
 def encoder(job: Job, suffix: str) -> Callable[[Checked, list[Any]], bytes]:
