@@ -49,7 +49,7 @@ PINS = {
     "kokoro-v1_0.pth": FACTS.sha256,
     "voices/af_heart.pt": "0ab5709b8ffab19bfd849cd11d98f75b60af7733253ad0d67b12382a102cb4ff",
 }
-SIGNS = " ;:,.!?—…\"()abcdefhijklmnopqrstuvwxyzAIOQSTWYæðŋɐɑɒɔəɚɛɜɡɪɹɾʃʊʌʒʔʤʧˈˌːθᵊᵻ"
+SIGNS = ' ;:,.!?—…"()abcdefhijklmnopqrstuvwxyzAIOQSTWYæðŋɐɑɒɔəɚɛɜɡɪɹɾʃʊʌʒʔʤʧˈˌːθᵊᵻ'
 """The alphabet of random weights; trained ones bring theirs."""
 SHAPE = {
     "n_token": 178, "hidden_dim": 512, "style_dim": 128, "dim_in": 64, "n_mels": 80, "n_layer": 3,

@@ -190,7 +190,9 @@ class Orpheus:
         """Speak one piece ``count`` times at once."""
         return self.spoken([pieces(text)[0]] * count, voice)
 
-    def spoken(self, texts: list[str], voice: str | Voice, frames: int | None = None) -> list[Speech]:
+    def spoken(
+        self, texts: list[str], voice: str | Voice, frames: int | None = None
+    ) -> list[Speech]:
         """Speak pieces of equally many tokens at once, up to so many frames each."""
         import torch
 
@@ -248,7 +250,9 @@ def _random(size: Size) -> tuple[Any, Any]:
         codec = {"encoder_dim": 48, "decoder_dim": 1024, "codebook_size": 4096}
     config = LlamaConfig(**shape, max_position_embeddings=131_072)
     rates = {"encoder_rates": [2, 4, 8, 8], "decoder_rates": [8, 8, 4, 2], "vq_strides": [4, 2, 1]}
-    return LlamaForCausalLM(config), SNAC(sampling_rate=RATE, attn_window_size=None, **rates, **codec)
+    return LlamaForCausalLM(config), SNAC(
+        sampling_rate=RATE, attn_window_size=None, **rates, **codec
+    )
 
 
 def _read(folder: Path) -> tuple[Any, Any, Any]:
@@ -257,7 +261,9 @@ def _read(folder: Path) -> tuple[Any, Any, Any]:
     from snac import SNAC
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, dtype=torch.bfloat16
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     codec = SNAC(**json.loads((folder / "snac" / "config.json").read_text("utf-8")))
     state = torch.load(folder / "snac" / "pytorch_model.bin", map_location="cpu", weights_only=True)
