@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jobs.voice_cloning.speech import Speech, resampled
 from slipway.errors import InputInvalid
 
-from ..speech import Speech, resampled
 from . import Facts, Size, Voice
 from .text import joined, pieces
 from .weights import RANDOM, checked, seeded

@@ -20,9 +20,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from jobs.voice_cloning.speech import Speech
 from slipway.errors import InputInvalid
 
-from ..speech import Speech
 from . import Facts, Size, Voice
 from .text import joined, pieces
 from .weights import RANDOM, checked, seeded
@@ -49,10 +49,11 @@ PINS = {
     "kokoro-v1_0.pth": FACTS.sha256,
     "voices/af_heart.pt": "0ab5709b8ffab19bfd849cd11d98f75b60af7733253ad0d67b12382a102cb4ff",
 }
-SIGNS = ' ;:,.!?—…"()abcdefhijklmnopqrstuvwxyzAIOQSTWYæðŋɐɑɒɔəɚɛɜɡɪɹɾʃʊʌʒʔʤʧˈˌːθᵊᵻ'
-"""The alphabet of random weights; trained ones bring theirs."""
+SIGNS = "".join(map(chr, (*range(32, 127), *range(0x250, 0x2B0), 0xE6, 0xF0, 0xF8, 0x14B,
+                          0x2C8, 0x2CC, 0x2D0, 0x3B8, 0x1D4A, 0x1D7B)))  # fmt: skip
+"""The alphabet of random weights, Latin and phonetic; trained ones bring theirs."""
 SHAPE = {
-    "n_token": 178, "hidden_dim": 512, "style_dim": 128, "dim_in": 64, "n_mels": 80, "n_layer": 3,
+    "n_token": 202, "hidden_dim": 512, "style_dim": 128, "dim_in": 64, "n_mels": 80, "n_layer": 3,
     "max_dur": 50, "text_encoder_kernel_size": 5, "max_conv_dim": 512, "dropout": 0.2,
     "plbert": {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 2048,
                "max_position_embeddings": 512, "num_hidden_layers": 12, "dropout": 0.1},

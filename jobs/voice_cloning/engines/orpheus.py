@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs.voice_cloning.speech import Speech
 from slipway.errors import InputInvalid
 
-from ..speech import Speech
 from . import Facts, Size, Voice
 from .text import joined, pieces
 from .weights import RANDOM, checked, seeded
@@ -65,7 +65,7 @@ VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tokens of sound lie: ``base + slot * codebook + code``; and what frames a prompt."""
+    """Where tokens of sound lie: ``base + slot * codebook + code``; and what frames a prompt."""
 
     base: int = 128_266
     codebook: int = 4096

@@ -29,7 +29,8 @@ def checked(folder: Path | None, facts: Facts, pins: Mapping[str, str]) -> str:
     """Return what to call the weights in a folder, whose files are what they should be.
 
     ``pins`` are, by file, its sha256 or the id that the hub's git lists for it. Raises
-    DataUnavailable, with how to get them, where one is missing, and ContentWrong where one is another.
+    DataUnavailable, with how to get them, where one is missing, and ContentWrong where it is
+    another.
     """
     if folder is None:
         raise DataUnavailable(f"{facts.title}: found no weights. {how(facts)}")

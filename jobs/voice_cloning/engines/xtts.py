@@ -1,4 +1,4 @@
-"""XTTS-v2: a GPT that writes codes of sound after a text and a voice, and a HiFi-GAN that plays them.
+"""XTTS-v2: a GPT writes codes of sound after a text and a voice, and a HiFi-GAN plays them.
 
 Coqui's own package is no longer maintained and does not load beside today's transformers; its fork
 coqui-tts stands in its place. The fork asks for torchaudio, of which only parts in Python are used
@@ -20,9 +20,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from jobs.voice_cloning.speech import Speech, resampled
 from slipway.errors import InputInvalid
 
-from ..speech import Speech, resampled
 from . import Facts, Size, Voice
 from .text import joined, pieces
 from .weights import RANDOM, checked, seeded
