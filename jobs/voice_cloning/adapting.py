@@ -6,8 +6,7 @@ Source:  Casanova et al., XTTS, arXiv 2406.04904; Schalkwyk et al., CSM, Sesame 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,13 +116,6 @@ class XttsTask:
             losses.append(xtts.TEXT_WEIGHT * text + sound)
         return torch.stack(losses).mean()
 
-    @contextmanager
-    def checkpointable(self) -> Iterator[None]:
-        """Lend the GPT an embedding: transformers asks for one, and XTTS took its own out."""
-        self.network.wte = self.gpt.mel_embedding
-        yield
-        del self.network.wte
-
     def finish(self, network: Any) -> None:
         """Merge adapters into the weights, and make the engine speak with them."""
         self.gpt.gpt = network.merge_and_unload()
@@ -150,11 +142,6 @@ class CsmTask:
         import torch
 
         return torch.stack([sum(self.engine.losses(turns)) for turns in examples]).mean()
-
-    @contextmanager
-    def checkpointable(self) -> Iterator[None]:
-        """Do nothing: transformers' own switch works."""
-        yield
 
     def finish(self, network: Any) -> None:
         """Merge adapters into the weights, and make the engine speak with them."""

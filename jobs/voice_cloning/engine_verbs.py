@@ -56,7 +56,7 @@ def facts(run: Run) -> None:
               help="Of these only; all of them otherwise.")  # fmt: skip
 @SIZE
 @click.option("--weights", type=FOLDER, default=None,
-              help="Folder that holds a folder NAME of trained weights for each engine.")  # fmt: skip
+              help="Folder with a folder NAME of trained weights for each engine.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(2), default=10, show_default=True)
 @click.option("--most-batch", type=click.IntRange(1), default=16, show_default=True,
               help="The largest batch that is tried.")  # fmt: skip
@@ -73,8 +73,8 @@ def compare(
         threads = max(1, int(run.spec.resources.cpus))
         rows.append(measured(Wish(name, size, folder, run.device, repeats, most_batch, threads)))
     run.table("engines", rows, "One sentence, after two turns to warm up. RTF is the real-time "
-              "factor: seconds of work for a second of speech; first sound is what a listener waits "
-              "for where speech is streamed.")  # fmt: skip
+              "factor: seconds of work for a second of speech; first sound is what one waits for "
+              "where speech is streamed.")  # fmt: skip
     run.figure("speed", paces(rows), "Median and 95th percentile of the real-time factor. "
                "Left of the line an engine speaks faster than it is listened to.")  # fmt: skip
     if any(row["weights"] == RANDOM for row in rows):

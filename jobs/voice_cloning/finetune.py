@@ -14,9 +14,9 @@ Source:  Hu et al., LoRA, arXiv 2106.09685; Chen et al., Training deep nets with
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -76,10 +76,6 @@ class Task(Protocol):
     def loss(self, examples: Sequence[Any]) -> Tensor:
         """Return the mean loss of examples."""
 
-    @contextmanager
-    def checkpointable(self) -> Iterator[None]:
-        """Make transformers' switch for checkpointing work inside."""
-
 
 class Adapted(NamedTuple):
     """A network with adapters: peft's wrapper, and the parameters that are trained."""
@@ -100,6 +96,7 @@ class Tuned(NamedTuple):
 def adapted(task: Task, recipe: Recipe) -> Adapted:
     """Freeze a network and put low-rank updates beside its weights; they begin at nothing."""
     import torch
+    import torch.utils.checkpoint
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=task.targets,
@@ -107,12 +104,11 @@ def adapted(task: Task, recipe: Recipe) -> Adapted:
     torch.manual_seed(recipe.seed)
     network = get_peft_model(task.network, config)
     network.peft_config["default"].base_model_name_or_path = task.hub
-    with task.checkpointable():
-        if recipe.checkpointing:
-            # Not the re-entrant kind: it needs an input with a gradient, and all inputs are frozen.
-            task.network.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            task.network.gradient_checkpointing_disable()
+    if recipe.checkpointing:
+        # transformers' public switch hooks onto embeddings, which XTTS has taken out of its GPT and
+        # which CSM overwrites in place; both for the re-entrant kind, which is not wanted here.
+        twice = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+        task.network._set_gradient_checkpointing(True, twice)
     trained = [part for part in network.parameters() if part.requires_grad]
     return Adapted(network, torch.nn.ParameterList(trained))
 

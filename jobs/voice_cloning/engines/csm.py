@@ -181,7 +181,13 @@ class Csm:
         return {name: part.to(self.device) for name, part in given.items()}
 
     def losses(self, turns: Sequence[Turn]) -> tuple[Tensor, Tensor]:
-        """Return the losses of backbone and depth decoder on the last turn's frames and its end.
+        """Return the losses of backbone and depth decoder on the last turn's sound."""
+        found = self.model(**self.labelled(turns), use_cache=False)
+        return found.backbone_loss, found.depth_decoder_loss
+
+    def labelled(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
+        """Return turns as the model learns them: of ``labels`` (1, n, 32) only the last turn's
+        frames, and the frame that ends them, are codes; all else is -100.
 
         The model itself would have every turn learned, whatever labels it is given: it replaces
         them by codes wherever there is sound. So its inputs are merged first and masked after.
@@ -196,12 +202,8 @@ class Csm:
             tokens == self.model.config.audio_eos_token_id
         )
         sound[:, :last] = False
-        labels = codes.masked_fill(~sound[..., None], -100)
-        found = self.model(
-            inputs_embeds=merged["inputs_embeds"], attention_mask=mask, labels=labels,
-            use_cache=False,
-        )  # fmt: skip
-        return found.backbone_loss, found.depth_decoder_loss
+        return {"inputs_embeds": merged["inputs_embeds"], "attention_mask": mask,
+                "labels": codes.masked_fill(~sound[..., None], -100)}  # fmt: skip
 
     @property
     def end(self) -> int:

@@ -1,0 +1,374 @@
+"""The neural engines, on random weights: their whole path, not their quality."""
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.voice_cloning import adapting, engine_speed, engine_verbs, engines, finetune, onnx_parity
+from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights, xtts
+from jobs.voice_cloning.engines.orpheus import Layout, SlotMask, flattened, unflattened
+from jobs.voice_cloning.speech import Speech
+from slipway.errors import ContentWrong, DataUnavailable, InputInvalid
+
+# Of transformers, peft, coqui-tts and kokoro, about themselves and each other.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TEXT = "The boat came in."
+RECIPE = finetune.Recipe(steps=6, batch=2, accumulate=1, rate=5e-3, every=3, bf16=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Engines by name, loaded once."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = engines.make(name)
+            made[name].load()
+        return made[name]
+
+    return get
+
+
+def hum(seed=0, seconds=1.2, rate=24_000):
+    """A tone that swells, in noise."""
+    draw, time = np.random.default_rng(seed), np.arange(int(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * (150 + 40 * seed) * time) * (1 + 0.5 * np.sin(19 * time))
+    return Speech((tone + draw.normal(0, 0.02, len(time))).astype("float32").clip(-1, 1), rate)
+
+
+def clips(count):
+    return [finetune.Clip(TEXT[: 9 + number], hum(number, 0.8)) for number in range(count)]
+
+
+# Weights
+
+
+def test_git_and_lfs_know_a_file_by_these_ids(tmp_path):
+    file = tmp_path / "hello"
+    file.write_bytes(b"hello\n")
+    digest, whole, _ = weights.identities(file)
+    assert whole == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
+    assert digest == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+@pytest.mark.parametrize("name", ["xtts", "csm", "orpheus", "kokoro"])
+def test_trained_weights_are_not_fetched_but_asked_for(name, tmp_path):
+    engine = engines.make(name, "full")
+    with pytest.raises(DataUnavailable, match=f"hf download {engine.facts.hub} --revision ") as told:
+        engine.load()
+    assert engine.facts.licence in str(told.value)
+    with pytest.raises(DataUnavailable, match="no such file"):
+        engines.make(name, "full", tmp_path).load()
+
+
+def test_weights_that_are_others_are_refused(tmp_path):
+    (tmp_path / "model").write_bytes(b"weights")
+    right = hashlib.sha256(b"weights").hexdigest()
+    named = weights.checked(tmp_path, kokoro.FACTS, {"model": right})
+    assert named == "hexgrad/Kokoro-82M@f3ff3571"
+    with pytest.raises(ContentWrong, match=f"{right}.*wanted 00"):
+        weights.checked(tmp_path, kokoro.FACTS, {"model": "00"})
+
+
+def test_weights_of_ones_own_are_held_to_their_own_checksums(tmp_path):
+    (tmp_path / "model").write_bytes(b"weights")
+    sums(tmp_path)
+    assert "own weights" in weights.checked(tmp_path, kokoro.FACTS, {"model": "00"})
+    (tmp_path / "model").write_bytes(b"others!")
+    with pytest.raises(ContentWrong, match="wanted"):
+        weights.checked(tmp_path, kokoro.FACTS, {"model": "00"})
+    for wrong, told in (("00  ../model\n", "outside"), ("none\n", "two spaces")):
+        (tmp_path / weights.SUMS).write_text(wrong)
+        with pytest.raises(ContentWrong, match=told):
+            weights.checked(tmp_path, kokoro.FACTS, {})
+
+
+def sums(folder):
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != weights.SUMS]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
+             for path in sorted(files)]  # fmt: skip
+    (folder / weights.SUMS).write_text("".join(lines))
+
+
+def test_drawing_leaves_the_generator_as_it_was():
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    with weights.seeded(5):
+        torch.rand(7)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+# Orpheus
+
+
+def test_a_frame_is_flattened_in_the_published_order():
+    codes = [np.array([1]), np.array([2, 3]), np.array([4, 5, 6, 7])]
+    slots = flattened(codes) - 128_266 - 4096 * np.arange(7)
+    assert slots.tolist() == [1, 2, 4, 5, 3, 6, 7]
+
+
+def test_a_thousand_frames_come_back():
+    draw = np.random.default_rng(0)
+    codes = [draw.integers(0, 4096, 1000 * width) for width in orpheus.WIDTHS]
+    tokens = flattened(codes)
+    assert len(tokens) == 7000
+    for one, other in zip(unflattened(tokens), codes, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(flattened(unflattened(tokens)), tokens)
+
+
+@given(st.lists(st.integers(0, 200_000), max_size=30))
+@settings(database=None, max_examples=200)
+def test_any_tokens_are_codes_or_are_refused(tokens):
+    try:
+        codes = unflattened(np.array(tokens, np.int64))
+    except InputInvalid as error:
+        assert "slot" in str(error)
+    else:
+        assert [len(level) for level in codes] == [len(tokens) // 7 * width for width in (1, 2, 4)]
+
+
+def test_only_the_slot_that_is_due_may_be_drawn():
+    layout = Layout(base=10, codebook=4, end=3)
+    mask = SlotMask(layout, start=2, least=7)
+    for done in range(15):
+        given_ = torch.zeros(1, 2 + done, dtype=torch.long)
+        allowed = torch.isfinite(mask(given_, torch.zeros(1, layout.tokens)))[0].nonzero().flatten()
+        low = 10 + done % 7 * 4
+        ends = [3] if done in (7, 14) else []
+        assert allowed.tolist() == [*ends, *range(low, low + 4)]
+
+
+def test_orpheus_speaks_whole_frames(spoken):
+    engine = spoken("orpheus")
+    found = engine.synthesize(TEXT, "tara")
+    assert len(found.samples) == engine.frames * orpheus.FRAME
+    assert len(engine.first(TEXT, "leo").samples) == orpheus.FIRST * orpheus.FRAME
+    assert [len(one.samples) for one in engine.batch(TEXT, "tara", 2)] == [len(found.samples)] * 2
+
+
+# All engines
+
+
+@pytest.mark.parametrize("name", ["xtts", "csm", "orpheus", "kokoro"])
+def test_an_engine_speaks_and_says_the_same_again(name, spoken):
+    engine = spoken(name)
+    found = engine.synthesize("Come in.", engine.voices[0])
+    assert engine.weights == weights.RANDOM
+    assert found.rate == 24_000
+    assert found.samples.dtype == np.float32
+    assert np.isfinite(found.samples).all()
+    assert found.samples.std() > 1e-5
+    assert np.abs(found.samples).max() <= 1
+    torch.rand(3)  # nobody else's draws matter
+    again = engine.synthesize("Come in.", engine.voices[0])
+    np.testing.assert_array_equal(again.samples, found.samples)
+    with pytest.raises(InputInvalid, match="wanted one of"):
+        engine.synthesize("Come in.", "nobody")
+
+
+@pytest.mark.parametrize("name", ["orpheus", "kokoro"])
+def test_what_clones_no_one_says_so(name, spoken):
+    with pytest.raises(InputInvalid, match="clones no one.*xtts and csm can"):
+        spoken(name).clone(hum())
+
+
+@pytest.mark.parametrize("name", ["xtts", "csm"])
+def test_a_clone_speaks_otherwise_than_another(name, spoken):
+    engine = spoken(name)
+    one, other = (engine.synthesize(TEXT, engine.clone(hum(seed, 1.5))) for seed in (0, 5))
+    assert len(one.samples) == len(other.samples)
+    assert np.abs(one.samples - other.samples).max() > 1e-6
+
+
+def test_xtts_streams_and_speaks_several_at_once(spoken):
+    engine = spoken("xtts")
+    whole = engine.synthesize(TEXT, "random")
+    assert 0 < len(engine.first(TEXT, "random").samples) <= len(whole.samples)
+    both = engine.batch(TEXT, "random", 2)
+    assert [len(one.samples) for one in both] == [len(whole.samples)] * 2
+    assert not np.array_equal(both[0].samples, both[1].samples)  # each draws its own codes
+    with pytest.raises(InputInvalid, match=r"found 0\.60 s; XTTS wants a second"):
+        engine.clone(hum(seconds=0.6))
+
+
+def test_csm_frames_are_80_ms(spoken):
+    engine = spoken("csm")
+    assert len(engine.synthesize(TEXT, "0").samples) == engine.frames * csm.FRAME
+    assert len(engine.first(TEXT, "1").samples) == csm.FIRST * csm.FRAME
+
+
+def test_csm_learns_the_last_turn_alone(spoken):
+    engine = spoken("csm")
+    turns = [csm.Turn(0, "Who?", hum(0, 0.8)), csm.Turn(1, "Me.", hum(1, 0.48))]
+    labels = engine.labelled(turns)["labels"][0]
+    learned = (labels != -100).all(dim=1)
+    assert learned.sum() == 6 + 1  # 0.48 s at 12.5 frames a second, and the frame that ends them
+    assert ((labels == -100).all(dim=1) | learned).all()
+    sound = torch.from_numpy(turns[1].speech.samples)[None, None]
+    codes = engine.model.codec_model.encode(sound).audio_codes[0].T
+    assert torch.equal(labels[learned][:-1], codes)
+
+
+# Kokoro
+
+
+def test_phonemes_are_kokoros():
+    assert kokoro.phonemes("Say hello.").startswith("sˈA həlˈO")
+
+
+def test_a_text_without_sounds_is_refused(spoken):
+    with pytest.raises(InputInvalid, match="nothing that has a sound"):
+        spoken("kokoro").asked("  ", "random")
+
+
+def test_onnx_has_the_durations_of_pytorch(spoken, tmp_path):
+    engine = spoken("kokoro")
+    kokoro.exported(engine, tmp_path / "kokoro.onnx")
+    rows = onnx_parity.compared(engine, tmp_path / "kokoro.onnx", ("Come in.", "So it was a boat."))
+    assert [row["durations equal"] for row in rows] == [True, True]
+    assert rows[0]["phonemes"] < rows[1]["phonemes"]
+    assert all(row["apart (dB)"] <= 1.5 * row["PyTorch from itself (dB)"] for row in rows)
+
+
+# Fine-tuning
+
+
+def fresh(name, recipe=RECIPE):
+    engine = engines.make(name)
+    engine.load()
+    task = adapting.task(engine)
+    return engine, task, recipe
+
+
+@pytest.fixture(scope="module", params=["xtts", "csm"])
+def tuned(request):
+    """A whole run, and the checkpoint of its middle."""
+    engine, task, recipe = fresh(request.param)
+    kept = {}
+
+    def keep(state, tensors):
+        if len(state["curve"]) == 3:
+            copied = {name: value.clone() for name, value in tensors.items()}
+            kept.update(json.loads(json.dumps(state)), tensors=copied)
+
+    found = finetune.tune(task, clips(2), clips(3)[2:], recipe, None, keep)
+    return request.param, engine, task, found, kept
+
+
+def test_the_loss_falls(tuned):
+    _, _, _, found, _ = tuned
+    losses = [loss for _, loss in found.curve]
+    assert np.mean(losses[-2:]) < losses[0] - 0.02
+    assert np.isfinite([found.before, found.after]).all()
+
+
+def test_a_run_that_goes_on_ends_in_the_same_bytes(tuned):
+    name, _, _, found, kept = tuned
+    _, task, recipe = fresh(name)
+    again = finetune.tune(task, clips(2), clips(3)[2:], recipe, kept)
+    assert again.curve == found.curve
+    assert again.after == found.after
+    pairs = zip(again.adapted.trained, found.adapted.trained, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_computing_activations_twice_gives_the_same_gradients_in_less_memory(tuned):
+    name = tuned[0]
+    gradients, kept = {}, {}
+    for checkpointing in (False, True):
+        _, task, recipe = fresh(name, dataclasses.replace(RECIPE, checkpointing=checkpointing))
+        own = finetune.adapted(task, recipe)
+        draw = torch.Generator().manual_seed(1)
+        for part in own.trained:
+            torch.nn.init.normal_(part, std=0.05, generator=draw)
+        own.network.train()
+        examples = task.examples(clips(1))
+        torch.manual_seed(0)  # of dropout
+        task.loss(examples).backward()
+        gradients[checkpointing] = [part.grad.clone() for part in own.trained]
+        kept[checkpointing] = finetune.memory(task, own, examples, recipe).kept
+    assert max(part.abs().max() for part in gradients[False]) > 1e-4
+    for one, other in zip(gradients[False], gradients[True], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert kept[True] < 0.8 * kept[False]
+
+
+def test_adapters_are_saved_for_a_hub_and_merge_into_the_weights(tuned, tmp_path):
+    from peft import PeftModel
+
+    name, engine, task, found, _ = tuned
+    finetune.saved(found, task, RECIPE, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == engine.facts.hub
+    assert weights.RANDOM in (tmp_path / "README.md").read_text()
+    examples = task.examples(clips(1))
+    found.adapted.network.eval()
+    with torch.no_grad():
+        adapted = task.loss(examples).item()
+        _, other, _ = fresh(name)
+        plain = other.loss(examples).item()
+        PeftModel.from_pretrained(other.network, tmp_path).eval()
+        assert other.loss(examples).item() == pytest.approx(adapted, abs=1e-6)
+        task.finish(found.adapted.network)
+        assert task.loss(examples).item() == pytest.approx(adapted, abs=1e-4)
+    assert abs(plain - adapted) > 1e-2
+    assert np.isfinite(engine.synthesize("Come in.", engine.voices[0]).samples).all()
+
+
+def test_what_cannot_be_fine_tuned_says_so(spoken):
+    with pytest.raises(InputInvalid, match="wanted one of xtts, csm"):
+        adapting.task(spoken("kokoro"))
+
+
+# Speed
+
+
+def test_the_real_time_factor_by_hand():
+    pace = engine_speed.Pace(tuple(range(1, 21)), 2.0)
+    assert pace.factors == (10.5 / 2, 19 / 2)
+
+
+def test_the_largest_batch_is_found_by_halving():
+    class Narrow:
+        voices = ("one",)
+
+        def batch(self, text, voice, count):
+            if count > 5:
+                raise MemoryError
+
+    assert engine_speed.largest_batch(Narrow(), engine_speed.Wish("narrow")) == "5"
+    assert engine_speed.largest_batch(Narrow(), engine_speed.Wish("narrow", most=4)) == "4+"
+    assert engine_speed.largest_batch(object(), engine_speed.Wish("")).startswith("1: takes one")
+
+
+def test_an_engine_is_measured_in_a_process_of_its_own():
+    row = engine_speed.measured(engine_speed.Wish("orpheus", repeats=2, most=2))
+    assert row["weights"] == weights.RANDOM
+    assert row["largest batch"] == "2+"
+    assert 0 < row["RTF p50"] <= row["RTF p95"]
+    assert row["speech (s)"] == pytest.approx(12 * orpheus.FRAME / 24_000, abs=0.01)
+    figure = engine_verbs.paces([row])
+    assert "times faster than real time" in figure.get_suptitle()
+
+
+def test_an_engine_without_weights_is_an_error_and_no_row(tmp_path):
+    with pytest.raises(DataUnavailable, match="hf download"):
+        engine_speed.measured(engine_speed.Wish("csm", "full"))
