@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.voice_cloning import adapting, engine_speed, engine_verbs, engines, finetune, onnx_parity
-from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights, xtts
+from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights
 from jobs.voice_cloning.engines.orpheus import Layout, SlotMask, flattened, unflattened
 from jobs.voice_cloning.speech import Speech
 from slipway.errors import ContentWrong, DataUnavailable, InputInvalid
@@ -70,7 +70,8 @@ def test_git_and_lfs_know_a_file_by_these_ids(tmp_path):
 @pytest.mark.parametrize("name", ["xtts", "csm", "orpheus", "kokoro"])
 def test_trained_weights_are_not_fetched_but_asked_for(name, tmp_path):
     engine = engines.make(name, "full")
-    with pytest.raises(DataUnavailable, match=f"hf download {engine.facts.hub} --revision ") as told:
+    wanted = f"hf download {engine.facts.hub} --revision {engine.facts.revision}"
+    with pytest.raises(DataUnavailable, match=wanted) as told:
         engine.load()
     assert engine.facts.licence in str(told.value)
     with pytest.raises(DataUnavailable, match="no such file"):
@@ -137,12 +138,14 @@ def test_a_thousand_frames_come_back():
 @given(st.lists(st.integers(0, 200_000), max_size=30))
 @settings(database=None, max_examples=200)
 def test_any_tokens_are_codes_or_are_refused(tokens):
-    try:
+    whole = len(tokens) // 7 * 7
+    slots = [(token - 128_266) // 4096 for token in tokens[:whole]]
+    if slots == [*range(7)] * (whole // 7):
         codes = unflattened(np.array(tokens, np.int64))
-    except InputInvalid as error:
-        assert "slot" in str(error)
+        assert [len(level) for level in codes] == [whole // 7 * width for width in (1, 2, 4)]
     else:
-        assert [len(level) for level in codes] == [len(tokens) // 7 * width for width in (1, 2, 4)]
+        with pytest.raises(InputInvalid, match="not of slot"):
+            unflattened(np.array(tokens, np.int64))
 
 
 def test_only_the_slot_that_is_due_may_be_drawn():
@@ -186,7 +189,7 @@ def test_an_engine_speaks_and_says_the_same_again(name, spoken):
 
 @pytest.mark.parametrize("name", ["orpheus", "kokoro"])
 def test_what_clones_no_one_says_so(name, spoken):
-    with pytest.raises(InputInvalid, match="clones no one.*xtts and csm can"):
+    with pytest.raises(InputInvalid, match=r"clones no one.*xtts and csm can"):
         spoken(name).clone(hum())
 
 
@@ -231,7 +234,7 @@ def test_csm_learns_the_last_turn_alone(spoken):
 
 
 def test_phonemes_are_kokoros():
-    assert kokoro.phonemes("Say hello.").startswith("sˈA həlˈO")
+    assert kokoro.phonemes("Say hello.").startswith("s\u02c8A h\u0259l\u02c8O")
 
 
 def test_a_text_without_sounds_is_refused(spoken):
@@ -366,7 +369,7 @@ def test_an_engine_is_measured_in_a_process_of_its_own():
     assert 0 < row["RTF p50"] <= row["RTF p95"]
     assert row["speech (s)"] == pytest.approx(12 * orpheus.FRAME / 24_000, abs=0.01)
     figure = engine_verbs.paces([row])
-    assert "times faster than real time" in figure.get_suptitle()
+    assert figure.get_suptitle().startswith("orpheus needs")
 
 
 def test_an_engine_without_weights_is_an_error_and_no_row(tmp_path):
