@@ -104,8 +104,8 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel("seconds of work for a second of speech (log scale)", fontsize=LABEL)
     axes.spines[["top", "right"]].set_visible(False)
     told = f"; amber: {RANDOM}" if some else ""
-    figure.suptitle(f"{fastest['engine']} needs {fastest['RTF p50']:.2g} s for a second of "
-                    f"speech, the least of all{told}", fontsize=TITLE, x=0.01, ha="left")  # fmt: skip
+    figure.suptitle(f"{fastest['engine']} needs least, {fastest['RTF p50']:.2g} s for a "
+                    f"second of speech{told}", fontsize=TITLE, x=0.01, ha="left")  # fmt: skip
     return figure
 
 

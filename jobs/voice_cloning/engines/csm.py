@@ -121,7 +121,7 @@ class Csm:
         given = {name: part.repeat(count, *[1] * (part.dim() - 1)) for name, part in given.items()}
         fixed = frames or (None if self.size == "full" else self.frames)
         most = fixed or int(len(text) / SPOKEN * 2 * RATE / FRAME) + 12
-        with seeded(self.seed), torch.inference_mode():
+        with seeded(self.seed), torch.no_grad():  # Mimi keeps what it once made, for training too
             codes = self.model.generate(
                 **given, max_new_tokens=most, do_sample=True, temperature=0.9,
                 depth_decoder_do_sample=True, depth_decoder_temperature=0.9,
