@@ -128,12 +128,16 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
               help="Steps between checkpoints.")  # fmt: skip
 def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **given: Any) -> None:
     """Fine-tune XTTS or CSM on the prepared clips, by adapters that are saved ready for a hub."""
+    import torch
+
     from slipway import networks
 
     from . import adapting
     from .finetune import Recipe, saved, tune
 
     networks.settle(run)
+    if run.device == "cuda":  # where the cross-entropy of a sequence has no deterministic form
+        torch.use_deterministic_algorithms(True, warn_only=True)
     recipe = Recipe(seed=run.seed, **given)
     learned, held_out = clips(run)
     engine = engines.make(name, size, weights, run.device)

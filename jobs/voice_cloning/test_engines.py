@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from jobs.voice_cloning import adapting, engine_speed, engine_verbs, engines, finetune, onnx_parity
 from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights
 from jobs.voice_cloning.engines.orpheus import Layout, SlotMask, flattened, unflattened
-from jobs.voice_cloning.speech import Speech
+from jobs.voice_cloning.speech import Speech, written
+from slipway import Run
 from slipway.errors import ContentWrong, DataUnavailable, InputInvalid
+from slipway.spec import JobSpec
 
 # Of transformers, peft, coqui-tts and kokoro, about themselves and each other.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+SPEC = JobSpec.read(Path(__file__).parent)
 TEXT = "The boat came in."
 RECIPE = finetune.Recipe(steps=6, batch=2, accumulate=1, rate=5e-3, every=3, bf16=False)
 
@@ -347,6 +351,39 @@ def test_adapters_are_saved_for_a_hub_and_merge_into_the_weights(tuned, tmp_path
     assert np.isfinite(engine.synthesize("Come in.", engine.voices[0]).samples).all()
 
 
+def test_the_verb_tunes_on_the_prepared_clips(tmp_path):
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    run = prepared_run(tmp_path, "finetune")
+    engine_verbs.finetune(
+        run, "xtts", "tiny", None, steps=2, batch=1, accumulate=1, rate=1e-3, rank=2,
+        checkpointing=True, bf16=True, every=1,
+    )  # fmt: skip
+    torch.use_deterministic_algorithms(deterministic)
+    folder = tmp_path / "adapters" / "xtts"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert run.metrics["xtts_kept_mb_checkpointed"] < run.metrics["xtts_kept_mb_plain"]
+    assert {piece["kind"] for piece in run.pieces} == {"figure", "table", "note"}
+    assert (tmp_path / "report" / "finetune-loss-xtts.png").is_file()
+
+
+def test_the_verb_wants_a_prepared_corpus(tmp_path):
+    with pytest.raises(DataUnavailable, match="run prepare first"):
+        engine_verbs.clips(Run(SPEC, tmp_path, "finetune"))
+
+
+def prepared_run(folder, verb):
+    """A run beside a corpus of two clips to learn from and one that is held out."""
+    native = folder / "data" / "native"
+    native.mkdir(parents=True)
+    rows = []
+    for number, part in enumerate(("train", "train", "choose", "held_out")):
+        (native / f"{number}.wav").write_bytes(written(hum(number, 0.7)))
+        rows.append({"name": str(number), "part": part, "text": TEXT})
+    (folder / "data" / "corpus.json").write_text(json.dumps(rows))
+    return Run(SPEC, folder, verb)
+
+
 def test_what_cannot_be_fine_tuned_says_so(spoken):
     with pytest.raises(InputInvalid, match="wanted one of xtts, csm"):
         adapting.task(spoken("kokoro"))
@@ -381,6 +418,24 @@ def test_an_engine_is_measured_in_a_process_of_its_own():
     assert row["speech (s)"] == pytest.approx(12 * orpheus.FRAME / 24_000, abs=0.01)
     figure = engine_verbs.paces([row])
     assert figure.get_suptitle().startswith("orpheus needs least")
+
+
+def test_the_facts_are_shown_before_any_weights(tmp_path):
+    run = Run(SPEC, tmp_path, "facts")
+    engine_verbs.facts(run)
+    table, *notes = run.pieces
+    shown = {row["engine"]: row for row in table["rows"]}
+    assert list(shown) == list(engines.NAMES)
+    assert shown["csm"]["gated"] == "yes"
+    assert shown["kokoro"]["GB"] == "0.33"
+    told = " ".join(note["text"] for note in notes)
+    assert "hf download hexgrad/Kokoro-82M" in told
+    assert "no commercial use" in told
+
+
+def test_what_has_no_onnx_form_says_why(tmp_path):
+    with pytest.raises(InputInvalid, match="xtts has no ONNX form: XTTS writes one code after"):
+        engine_verbs.export_engine(Run(SPEC, tmp_path, "export-engine"), "xtts", "tiny", None)
 
 
 def test_an_engine_without_weights_is_an_error_and_no_row(tmp_path):

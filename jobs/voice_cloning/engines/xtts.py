@@ -169,9 +169,10 @@ class Xtts:
                 num_return_sequences=count, length_penalty=1.0, repetition_penalty=10.0,
                 **self._length(),
             )  # fmt: skip
-            lengths = torch.full((count,), codes.shape[-1] * gpt.code_stride_len)
+            many = torch.ones(count, dtype=torch.long, device=self.device)
             latents = gpt(
-                tokens.repeat(count, 1), torch.full((count,), tokens.shape[-1]), codes, lengths,
+                tokens.repeat(count, 1), many * tokens.shape[-1], codes,
+                many * codes.shape[-1] * gpt.code_stride_len,
                 cond_latents=state["latent"].repeat(count, 1, 1), return_latent=True,
             )  # fmt: skip
             speaker = state["speaker"].repeat(count, 1, 1)
