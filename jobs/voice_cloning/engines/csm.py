@@ -218,10 +218,18 @@ def made(size: Size, weights: Path | None, device: str) -> Csm:
 
 def _random(size: Size) -> Any:
     """Return a model of random weights, of few or of as many weights as the real one."""
-    from transformers import CsmConfig, CsmForConditionalGeneration, MimiConfig
+    from transformers import CsmConfig, CsmForConditionalGeneration
 
-    if size != "tiny":
-        return CsmForConditionalGeneration(CsmConfig())
+    model = CsmForConditionalGeneration(CsmConfig() if size != "tiny" else _tiny())
+    for part in model.codec_model.modules():
+        if hasattr(part, "embed_sum"):  # made of zeros: any sound would have the same codes
+            part.embed_sum.normal_()
+    return model
+
+
+def _tiny() -> Any:
+    from transformers import CsmConfig, MimiConfig
+
     width = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
              "num_key_value_heads": 2, "num_hidden_layers": 2, "num_codebooks": 8}  # fmt: skip
     codec = MimiConfig(
@@ -229,14 +237,13 @@ def _random(size: Size) -> Any:
         num_key_value_heads=4, num_filters=4, codebook_size=64, codebook_dim=16,
         vector_quantization_hidden_dimension=16, num_quantizers=8, upsample_groups=32,
     )  # fmt: skip
-    config = CsmConfig(
+    return CsmConfig(
         **width, vocab_size=64, text_vocab_size=262, bos_token_id=256, pad_token_id=261,
         audio_token_id=258, audio_eos_token_id=259, codebook_pad_token_id=62,
         codebook_eos_token_id=63, codec_config=codec.to_dict(),
         depth_decoder_config={**width, "backbone_hidden_size": 64, "vocab_size": 64,
                               "max_position_embeddings": 9},
     )  # fmt: skip
-    return CsmForConditionalGeneration(config)
 
 
 def _read(folder: Path) -> tuple[Any, Any]:
