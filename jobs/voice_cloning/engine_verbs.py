@@ -18,6 +18,7 @@ from slipway.errors import InputInvalid
 from slipway.logs import say
 
 from . import engines
+from .engines.orpheus import CODEC
 from .engines.weights import RANDOM, how
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def facts(run: Run) -> None:
     for name, one in made.items():
         more = f" {how(one)}." if one.hub else ""
         run.note(f"{name} can: {one.can}. {name} cannot: {one.cannot.rstrip('.')}.{more}")
+    run.note(f"orpheus also wants {CODEC.title}. {how(CODEC)}.")
 
 
 @click.option("--engine", "names", type=click.Choice(engines.NAMES), multiple=True,

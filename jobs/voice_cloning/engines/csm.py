@@ -37,7 +37,7 @@ CONTEXT = 15.0
 """Seconds of a reference that are given as context."""
 FACTS = Facts(
     title="CSM-1B", hub="sesame/csm-1b", revision="c92a71e1c419772e25be7dc14d952c2521a740ab",
-    size_bytes=7_150_774_487, sha256="", licence="Apache-2.0", gated=True,
+    size_bytes=7_150_824_781, sha256="", licence="Apache-2.0", gated=True,
     can="English; clones from a few seconds given as the turn before, best with their transcript; "
     "keeps to the tone of a dialogue; streams",
     cannot="It answers no questions: it voices the answer that it is given. Other languages by "

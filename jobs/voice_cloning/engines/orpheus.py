@@ -45,9 +45,9 @@ SPOKEN = 15.0
 """Characters a second of quick speech; a model that has not ended by twice that will not."""
 FACTS = Facts(
     title="Orpheus-3B 0.1 (fine-tuned)", hub="unsloth/orpheus-3b-0.1-ft",
-    revision="eae2b6e5e429c81b95ac42a883ac64f126583d43", size_bytes=6_681_252_114,
+    revision="eae2b6e5e429c81b95ac42a883ac64f126583d43", size_bytes=6_601_763_560,
     sha256="1064bbba044a8ba0f5e1c88a9f301399c958875ca0db5fb216b7c7d39c91a6ca",
-    licence="Apache-2.0, with the Llama 3.2 Community Licence of its base; SNAC is MIT",
+    licence="Apache-2.0, with the Llama 3.2 Community Licence of its base",
     gated=False,
     can="English in eight voices, with laughs and sighs as tags; streams",
     cannot="It clones no one: only the pretrained checkpoint has been seen to follow a reference, "
@@ -57,9 +57,18 @@ PINS = {
     "model-00001-of-00002.safetensors": FACTS.sha256,
     "model-00002-of-00002.safetensors":
         "6fac70f10fa2d2c37e06952366d43a0a4363b7e9e5fe48572b29f4a21b3479a9",
-    "snac/config.json": "e119b9366d4f5e73c6ca5f31137c4ff361578bbb132953a5203afe037c4012be",
-    "snac/pytorch_model.bin": "4b8164cc6606bfa627f1a784734c1e539891518f1191ed9194fe1e3b9b4bff40",
 }  # fmt: skip
+CODEC = Facts(
+    title="SNAC at 24 kHz, which belongs into the folder snac of Orpheus' weights",
+    hub="hubertsiuzdak/snac_24khz", revision="d73ad176a12188fcf4f360ba3bf2c2fbbe8f58ec",
+    size_bytes=79_488_554,
+    sha256="4b8164cc6606bfa627f1a784734c1e539891518f1191ed9194fe1e3b9b4bff40", licence="MIT",
+    gated=False, can="turn codes into sound", cannot="",
+)  # fmt: skip
+CODEC_PINS = {
+    "config.json": "e119b9366d4f5e73c6ca5f31137c4ff361578bbb132953a5203afe037c4012be",
+    "pytorch_model.bin": CODEC.sha256,
+}
 VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
 
 
@@ -169,6 +178,7 @@ class Orpheus:
         """Make the networks, or read them from the folder."""
         if self.size == "full":
             self.weights = checked(self.folder, FACTS, PINS)
+            checked(Path(self.folder or "") / "snac", CODEC, CODEC_PINS)
             self.model, self.tokenizer, self.codec = _read(Path(self.folder or ""))
         else:
             self.layout = TINY if self.size == "tiny" else Layout()

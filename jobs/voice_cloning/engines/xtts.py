@@ -39,7 +39,7 @@ TEXT_WEIGHT = 0.01
 """Of the text's loss beside the sound's, as published."""
 FACTS = Facts(
     title="XTTS-v2", hub="coqui/XTTS-v2", revision="6c2b0d75eae4b7047358e3b6bd9325f857d43f77",
-    size_bytes=2_086_567_164,
+    size_bytes=2_086_564_978,
     sha256="c7ea20001c6a0a841c77e252d8409f6a74fb423e79b3206a0771ba5989776187",
     licence="Coqui Public Model Licence 1.0.0: no commercial use, of its output neither",
     gated=False,
