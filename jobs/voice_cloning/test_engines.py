@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.voice_cloning import adapting, engine_speed, engine_verbs, engines, finetune, onnx_parity
-from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights
+from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights, xtts
 from jobs.voice_cloning.engines.orpheus import Layout, SlotMask, flattened, unflattened
 from jobs.voice_cloning.speech import Speech, written
 from slipway import Run
@@ -104,6 +104,73 @@ def test_weights_of_ones_own_are_held_to_their_own_checksums(tmp_path):
         (tmp_path / weights.SUMS).write_text(wrong)
         with pytest.raises(ContentWrong, match=told):
             weights.checked(tmp_path, kokoro.FACTS, {})
+
+
+@pytest.mark.parametrize("name", ["xtts", "csm", "orpheus", "kokoro"])
+def test_weights_in_a_folder_are_read_and_speak(name, spoken, tmp_path):
+    tiny = spoken(name)
+    voice = WRITERS[name](tiny, tmp_path)
+    for folder in [tmp_path, *(path for path in tmp_path.iterdir() if path.name == "snac")]:
+        sums(folder)
+    engine = engines.make(name, "full", tmp_path)
+    engine.load()
+    assert engine.weights == f"own weights in {tmp_path.name}"
+    found = engine.synthesize("Hi.", voice)
+    assert found.seconds > 0.05
+    assert np.isfinite(found.samples).all()
+
+
+def write_xtts(engine, folder):
+    engine.model.config.save_json(str(folder / "config.json"))
+    torch.save({"model": engine.model.state_dict()}, folder / "model.pth")
+    xtts.letters().save(str(folder / "vocab.json"))
+    state = engine.speakers["random"].state
+    speaker = {"gpt_cond_latent": state["latent"], "speaker_embedding": state["speaker"]}
+    torch.save({"Ada": speaker}, folder / "speakers_xtts.pth")
+    return "Ada"
+
+
+def write_tokenizer(folder, known):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = {sign: number for number, sign in enumerate(known)}
+    tokenizer = Tokenizer(models.BPE(tokens, [], unk_token="?"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def write_csm(engine, folder):
+    engine.model.save_pretrained(folder)
+    write_tokenizer(folder, "?Hi.[01]")
+    return "1"
+
+
+def write_orpheus(engine, folder):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = engine.model.config.to_dict() | {"vocab_size": 156_940, "hidden_size": 16}
+    LlamaForCausalLM(LlamaConfig(**config)).save_pretrained(folder)
+    write_tokenizer(folder, "?Hi.: tar")
+    codec = {"encoder_dim": 4, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 32,
+             "decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 4096,
+             "vq_strides": [4, 2, 1], "sampling_rate": 24_000}  # fmt: skip
+    (folder / "snac").mkdir()
+    (folder / "snac" / "config.json").write_text(json.dumps(codec))
+    torch.save(type(engine.codec)(**codec).state_dict(), folder / "snac" / "pytorch_model.bin")
+    return "mia"
+
+
+def write_kokoro(engine, folder):
+    shape = kokoro.SHAPE | {"plbert": kokoro.TINY_BERT, "vocab": engine.model.vocab}
+    (folder / "config.json").write_text(json.dumps(shape))
+    parts = {name: part.state_dict() for name, part in engine.model.named_children()}
+    torch.save(parts, folder / "kokoro-v1_0.pth")
+    (folder / "voices").mkdir()
+    torch.save(engine.packs["random"], folder / "voices" / "af_ada.pt")
+    return "af_ada"
+
+
+WRITERS = {"xtts": write_xtts, "csm": write_csm, "orpheus": write_orpheus, "kokoro": write_kokoro}
 
 
 def sums(folder):

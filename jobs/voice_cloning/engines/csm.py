@@ -254,4 +254,5 @@ def _read(folder: Path) -> tuple[Any, Any]:
     model = CsmForConditionalGeneration.from_pretrained(
         folder, local_files_only=True, dtype=torch.bfloat16
     )
+    model.codec_model.float()  # sound is heard and made in full precision
     return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -216,16 +216,24 @@ class Xtts:
         return torch.tensor(ids, dtype=torch.long)
 
     def _read(self, folder: Path) -> None:
-        """Fill the model from a folder, with nothing unpickled that is not a tensor."""
+        """Fill the model from a folder. Nothing is unpickled but tensors and coqui's settings.
+
+        Coqui's own loader writes the file anew, which is then no longer what was pinned.
+        """
         import torch
-        from TTS.tts.configs.xtts_config import XttsConfig
 
         xtts = package()
+        from TTS.tts.configs.xtts_config import XttsConfig
+
         config = XttsConfig()
         config.load_json(str(folder / "config.json"))
         config.model_args.tokenizer_file = str(folder / "vocab.json")
         self.model = xtts.Xtts.init_from_config(config)
-        state = torch.load(folder / "model.pth", map_location="cpu", weights_only=True)["model"]
+        with xtts._legacy_safe_globals():
+            kept = torch.load(folder / "model.pth", map_location="cpu", weights_only=True)["model"]
+        # What speaks has the same weights under two names; the second comes with `eval`.
+        state = {name: value for name, value in kept.items()
+                 if not name.startswith(("gpt.gpt_inference.", "gpt.gpt.wte."))}  # fmt: skip
         self.model.load_state_dict(state)
         speakers = torch.load(
             folder / "speakers_xtts.pth", map_location=self.device, weights_only=True
