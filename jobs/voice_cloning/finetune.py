@@ -199,6 +199,7 @@ def memory(task: Task, own: Adapted, examples: Sequence[Any], recipe: Recipe) ->
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    own.network.train()  # nothing is computed twice otherwise
     cuda = task.device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

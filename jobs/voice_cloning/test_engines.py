@@ -115,6 +115,8 @@ def test_weights_in_a_folder_are_read_and_speak(name, spoken, tmp_path):
     engine = engines.make(name, "full", tmp_path)
     engine.load()
     assert engine.weights == f"own weights in {tmp_path.name}"
+    if name != "kokoro":  # random weights would go on for as long as they may
+        setattr(engine, "codes" if name == "xtts" else "frames", 4)
     found = engine.synthesize("Hi.", voice)
     assert found.seconds > 0.05
     assert np.isfinite(found.samples).all()

@@ -84,7 +84,7 @@ class Csm:
     weights: str = RANDOM
     voices: tuple[str, ...] = ("0", "1")
     seed: int = 0
-    frames: int = 12
+    frames: int | None = None
     model: Any = None
     tokenizer: Any = None
 
@@ -119,7 +119,7 @@ class Csm:
         speaker, context = self.context_of(voice)
         given = self.asked([*context, Turn(speaker, text)])
         given = {name: part.repeat(count, *[1] * (part.dim() - 1)) for name, part in given.items()}
-        fixed = frames or (None if self.size == "full" else self.frames)
+        fixed = frames or self.frames
         most = fixed or int(len(text) / SPOKEN * 2 * RATE / FRAME) + 12
         with seeded(self.seed), torch.no_grad():  # Mimi keeps what it once made, for training too
             codes = self.model.generate(
@@ -213,7 +213,7 @@ class Csm:
 
 def made(size: Size, weights: Path | None, device: str) -> Csm:
     """Return the engine, not loaded yet."""
-    return Csm(size, weights, device)
+    return Csm(size, weights, device, frames=None if size == "full" else 12)
 
 
 def _random(size: Size) -> Any:

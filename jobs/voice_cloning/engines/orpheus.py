@@ -168,7 +168,7 @@ class Orpheus:
     weights: str = RANDOM
     voices: tuple[str, ...] = VOICES
     seed: int = 0
-    frames: int = 12
+    frames: int | None = None
     layout: Layout = field(default_factory=Layout)
     model: Any = None
     codec: Any = None
@@ -210,7 +210,7 @@ class Orpheus:
             raise InputInvalid(f"voice: found {voice!r}; wanted one of {', '.join(VOICES)}")
         asked = [self.prompt(f"{voice}: {text}") for text in texts]
         given = torch.tensor(asked, device=self.device)
-        fixed = frames or (0 if self.size == "full" else self.frames)
+        fixed = frames or self.frames or 0
         most = fixed or int(len(texts[0]) / SPOKEN * 2 * RATE / FRAME) + 12
         mask = SlotMask(self.layout, given.shape[1], fixed * SLOTS)
         with seeded(self.seed), torch.inference_mode():
@@ -240,7 +240,7 @@ class Orpheus:
 
 def made(size: Size, weights: Path | None, device: str) -> Orpheus:
     """Return the engine, not loaded yet."""
-    return Orpheus(size, weights, device)
+    return Orpheus(size, weights, device, frames=None if size == "full" else 12)
 
 
 def _random(size: Size) -> tuple[Any, Any]:

@@ -111,7 +111,7 @@ class Xtts:
     weights: str = RANDOM
     voices: tuple[str, ...] = ("random",)
     seed: int = 0
-    codes: int = 20
+    codes: int | None = None
     model: Any = None
     speakers: dict[str, Voice] = field(default_factory=dict)
 
@@ -204,7 +204,7 @@ class Xtts:
         return dict(self.speakers[voice].state)
 
     def _length(self) -> dict[str, int]:
-        if self.size == "full":
+        if self.codes is None:
             return {}
         return {"max_new_tokens": self.codes, "min_new_tokens": self.codes}
 
@@ -247,7 +247,7 @@ class Xtts:
 
 def made(size: Size, weights: Path | None, device: str) -> Xtts:
     """Return the engine, not loaded yet."""
-    return Xtts(size, weights, device)
+    return Xtts(size, weights, device, codes=None if size == "full" else 20)
 
 
 def _murmur(seed: int) -> Speech:
