@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +135,7 @@ def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **gi
     from slipway import networks
 
     from . import adapting
-    from .finetune import Recipe, saved, tune
+    from .finetune import Recipe, adapted, memories, saved, tune
 
     networks.settle(run)
     if run.device == "cuda":  # where the cross-entropy of a sequence has no deterministic form
@@ -145,8 +145,9 @@ def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **gi
     engine = engines.make(name, size, weights, run.device)
     engine.load()
     task = adapting.task(engine)
-    needed = memories(name, size, weights, run.device, recipe, learned)
-    tuned = tune(task, learned, held_out, recipe, run.resume(), run.checkpoint)
+    own = adapted(task, recipe)
+    needed = memories(task, own, learned, recipe)
+    tuned = tune(task, own, learned, held_out, recipe, run.resume(), run.checkpoint)
     folder = run.out / "adapters" / name
     saved(tuned, task, recipe, folder)
     shown(run, name, engine.weights, recipe, tuned, needed)
@@ -167,24 +168,6 @@ def clips(run: Run) -> tuple[list[Clip], list[Clip]]:
     if not all(found.values()):
         raise InputInvalid(f"{path}: found no clips to learn from or none held out; run prepare")
     return found["train"], found["held_out"]
-
-
-def memories(
-    name: str, size: engines.Size, weights: Path | None, device: str, recipe: Recipe,
-    learned: Sequence[Clip],
-) -> dict[bool, Memory]:  # fmt: skip
-    """Return what a step keeps for its backward pass with checkpointing and without, measured."""
-    from . import adapting, finetune
-
-    found = {}
-    for checkpointing in (False, True):
-        engine = engines.make(name, size, weights, device)
-        engine.load()
-        task = adapting.task(engine)
-        own = finetune.adapted(task, replace(recipe, checkpointing=checkpointing))
-        examples = task.examples(learned[: recipe.batch])
-        found[checkpointing] = finetune.memory(task, own, examples, recipe)
-    return found
 
 
 def shown(

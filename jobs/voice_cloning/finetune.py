@@ -96,7 +96,6 @@ class Tuned(NamedTuple):
 def adapted(task: Task, recipe: Recipe) -> Adapted:
     """Freeze a network and put low-rank updates beside its weights; they begin at nothing."""
     import torch
-    import torch.utils.checkpoint
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=task.targets,
@@ -104,23 +103,30 @@ def adapted(task: Task, recipe: Recipe) -> Adapted:
     torch.manual_seed(recipe.seed)
     network = get_peft_model(task.network, config)
     network.peft_config["default"].base_model_name_or_path = task.hub
-    if recipe.checkpointing:
-        # transformers' public switch hooks onto embeddings, which XTTS has taken out of its GPT and
-        # which CSM overwrites in place; both for the re-entrant kind, which is not wanted here.
-        twice = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
-        task.network._set_gradient_checkpointing(True, twice)
+    switch(task, recipe.checkpointing)
     trained = [part for part in network.parameters() if part.requires_grad]
     return Adapted(network, torch.nn.ParameterList(trained))
 
 
+def switch(task: Task, checkpointing: bool) -> None:
+    """Have activations computed twice, or kept.
+
+    transformers' public switch hooks onto embeddings, which XTTS has taken out of its GPT and which
+    CSM overwrites in place; both for the re-entrant kind, which is not wanted here.
+    """
+    import torch.utils.checkpoint
+
+    twice = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+    task.network._set_gradient_checkpointing(checkpointing, twice)
+
+
 def tune(
-    task: Task, clips: Sequence[Clip], held_out: Sequence[Clip], recipe: Recipe,
+    task: Task, own: Adapted, clips: Sequence[Clip], held_out: Sequence[Clip], recipe: Recipe,
     state: Mapping[str, Any] | None = None, keep: Keep | None = None,
 ) -> Tuned:  # fmt: skip
     """Return a network fine-tuned on clips; ``state`` is what ``keep`` was given last."""
     import torch
 
-    own = adapted(task, recipe)
     optimizer = torch.optim.AdamW(own.trained, lr=recipe.rate, betas=(0.9, 0.96), weight_decay=0.01)
     examples, others = task.examples(clips), task.examples(held_out)
     curve: list[tuple[int, float]] = []
@@ -213,6 +219,16 @@ def memory(task: Task, own: Adapted, examples: Sequence[Any], recipe: Recipe) ->
     for part in own.trained:
         part.grad = None
     return Memory(sum(kept.values()), torch.cuda.max_memory_allocated() if cuda else None)
+
+
+def memories(task: Task, own: Adapted, clips: Sequence[Clip], recipe: Recipe) -> dict[bool, Memory]:
+    """Measure one gradient's memory without checkpointing and with it; leave it as it was."""
+    examples, found = task.examples(clips[: recipe.batch]), {}
+    for checkpointing in (False, True):
+        switch(task, checkpointing)
+        found[checkpointing] = memory(task, own, examples, recipe)
+    switch(task, recipe.checkpointing)
+    return found
 
 
 def saved(tuned: Tuned, task: Task, recipe: Recipe, folder: Path) -> None:

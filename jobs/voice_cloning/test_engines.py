@@ -359,7 +359,9 @@ def tuned(request):
             copied = {name: value.clone() for name, value in tensors.items()}
             kept.update(json.loads(json.dumps(state)), tensors=copied)
 
-    found = finetune.tune(task, clips(2), clips(3)[2:], recipe, None, keep)
+    found = finetune.tune(
+        task, finetune.adapted(task, recipe), clips(2), clips(3)[2:], recipe, None, keep
+    )
     return request.param, engine, task, found, kept
 
 
@@ -373,7 +375,9 @@ def test_the_loss_falls(tuned):
 def test_a_run_that_goes_on_ends_in_the_same_bytes(tuned):
     name, _, _, found, kept = tuned
     _, task, recipe = fresh(name)
-    again = finetune.tune(task, clips(2), clips(3)[2:], recipe, kept)
+    again = finetune.tune(
+        task, finetune.adapted(task, recipe), clips(2), clips(3)[2:], recipe, kept
+    )
     assert again.curve == found.curve
     assert again.after == found.after
     pairs = zip(again.adapted.trained, found.adapted.trained, strict=True)

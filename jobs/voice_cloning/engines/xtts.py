@@ -224,11 +224,13 @@ class Xtts:
 
         xtts = package()
         from TTS.tts.configs.xtts_config import XttsConfig
+        from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 
         config = XttsConfig()
         config.load_json(str(folder / "config.json"))
-        config.model_args.tokenizer_file = str(folder / "vocab.json")
         self.model = xtts.Xtts.init_from_config(config)
+        self.model.tokenizer = VoiceBpeTokenizer(str(folder / "vocab.json"))
+        self.model.init_models()  # anew: how many texts' tokens there are, the tokenizer knows
         with xtts._legacy_safe_globals():
             kept = torch.load(folder / "model.pth", map_location="cpu", weights_only=True)["model"]
         # What speaks has the same weights under two names; the second comes with `eval`.
