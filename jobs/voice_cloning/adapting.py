@@ -19,7 +19,7 @@ from .speech import resampled
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .engines.csm import Csm, Turn
+    from .engines.csm import Csm
     from .engines.xtts import Xtts
     from .finetune import Clip
 
@@ -132,16 +132,24 @@ class CsmTask:
         engine.model.requires_grad_(False)
         self.network, self.targets = engine.model, csm.TARGETS
 
-    def examples(self, clips: Sequence[Clip]) -> list[list[Turn]]:
-        """Return pairs of turns: a clip after the one before it, and the first one alone."""
-        turns = [csm.Turn(0, clip.text, clip.speech) for clip in clips]
-        return [turns[max(0, number - 1) : number + 1] for number in range(len(turns))]
+    def examples(self, clips: Sequence[Clip]) -> list[dict[str, Tensor]]:
+        """Return pairs of turns: a clip after the one before it, and the first one alone.
 
-    def loss(self, examples: Sequence[list[Turn]]) -> Tensor:
+        Embeddings and codec are frozen, so what goes into the backbone is made once.
+        """
+        import torch
+
+        turns = [csm.Turn(0, clip.text, clip.speech) for clip in clips]
+        pairs = [turns[max(0, number - 1) : number + 1] for number in range(len(turns))]
+        with torch.no_grad():
+            return [self.engine.labelled(pair) for pair in pairs]
+
+    def loss(self, examples: Sequence[dict[str, Tensor]]) -> Tensor:
         """Return the mean over dialogues of the backbone's loss and the depth decoder's."""
         import torch
 
-        return torch.stack([sum(self.engine.losses(turns)) for turns in examples]).mean()
+        found = [self.network(**one, use_cache=False) for one in examples]
+        return torch.stack([one.backbone_loss + one.depth_decoder_loss for one in found]).mean()
 
     def finish(self, network: Any) -> None:
         """Merge adapters into the weights, and make the engine speak with them."""

@@ -180,11 +180,6 @@ class Csm:
             given["input_values_cutoffs"] = torch.tensor([[len(s) for s in sounds]]).cumsum(1)
         return {name: part.to(self.device) for name, part in given.items()}
 
-    def losses(self, turns: Sequence[Turn]) -> tuple[Tensor, Tensor]:
-        """Return the losses of backbone and depth decoder on the last turn's sound."""
-        found = self.model(**self.labelled(turns), use_cache=False)
-        return found.backbone_loss, found.depth_decoder_loss
-
     def labelled(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
         """Return turns as the model learns them: of ``labels`` (1, n, 32) only the last turn's
         frames, and the frame that ends them, are codes; all else is -100.
