@@ -23,7 +23,7 @@ from slipway.errors import InputInvalid
 
 from . import Facts, Size, Voice
 from .text import joined, pieces
-from .weights import RANDOM, checked, seeded
+from .weights import RANDOM, checked, quiet, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,6 +176,7 @@ class Orpheus:
 
     def load(self) -> None:
         """Make the networks, or read them from the folder."""
+        quiet()
         if self.size == "full":
             self.weights = checked(self.folder, FACTS, PINS)
             checked(Path(self.folder or "") / "snac", CODEC, CODEC_PINS)

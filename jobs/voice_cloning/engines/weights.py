@@ -75,6 +75,14 @@ def how(facts: Facts) -> str:
     )
 
 
+def quiet() -> None:
+    """Have transformers tell of errors alone: it warns of what these engines mean to do."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` inside, and leave PyTorch's generators as they were."""

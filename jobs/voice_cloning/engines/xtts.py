@@ -25,7 +25,7 @@ from slipway.errors import InputInvalid
 
 from . import Facts, Size, Voice
 from .text import joined, pieces
-from .weights import RANDOM, checked, seeded
+from .weights import RANDOM, checked, quiet, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +117,7 @@ class Xtts:
 
     def load(self) -> None:
         """Make the networks, or read them from the folder."""
+        quiet()
         if self.size == "full":
             self.weights = checked(self.folder, FACTS, PINS)
             self._read(Path(self.folder or ""))
