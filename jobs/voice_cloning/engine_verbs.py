@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slipway import logs
 from slipway.errors import InputInvalid
-from slipway.logs import say
+from slipway.run import read_json
 
 from . import engines
 from .engines.orpheus import CODEC
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .finetune import Clip, Memory, Recipe, Tuned
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 BLUE, AMBER, GREY = "#1864ab", "#e8890c", "#868e96"
 TITLE, LABEL = 16, 14
@@ -52,6 +54,56 @@ def facts(run: Run) -> None:
         more = f" {how(one)}." if one.hub else ""
         run.note(f"{name} can: {one.can}. {name} cannot: {one.cannot.rstrip('.')}.{more}")
     run.note(f"orpheus also wants {CODEC.title}. {how(CODEC)}.")
+
+
+@click.option("--text", required=True, help="What to say.")
+@click.option("--engine", "name", type=click.Choice(engines.NAMES), default="xtts",
+              show_default=True)  # fmt: skip
+@SIZE
+@WEIGHTS
+@click.option("--voice", default=None, help="One of the engine's own; its first otherwise.")
+@click.option("--reference", type=FILE, default=None, help="A recording of the voice to clone.")
+@click.option("--consent", type=FILE, default=None, help="The speaker's, for a reference.")
+@click.option("--adapters", type=FOLDER, default=None, help="What finetune wrote.")
+def say(
+    run: Run, text: str, name: str, size: engines.Size, weights: Path | None, voice: str | None,
+    reference: Path | None, consent: Path | None, adapters: Path | None,
+) -> None:  # fmt: skip
+    """Speak with an engine: in a voice of its own or, with consent, in that of a recording."""
+    from . import heeding
+    from .engines.text import joined
+    from .job import finished, permitted
+    from .speech import read, written
+
+    if reference:
+        permitted(reference.read_bytes(), consent or "", "clone")
+    engine = engines.make(name, size, weights, run.device)
+    engine.load()
+    if adapters:
+        adapt(engine, adapters)
+    cloned = engine.clone(read(reference.read_bytes(), reference.name)) if reference else None
+    said = heeding.said(engine, text, cloned or voice or engine.voices[0])
+    file = run.out / "said" / f"{name}.wav"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(written(finished(joined([piece.speech for piece in said]))))
+    rows = [{"piece": piece.text, "seconds": round(piece.speech.seconds, 2), "turns": piece.turns,
+             "words heard otherwise": "" if piece.wrong is None else f"{piece.wrong:.0%}"}
+            for piece in said]  # fmt: skip
+    run.table("said", rows, f"{file}, by {name}. Weights: {engine.weights}.")
+
+
+def adapt(engine: engines.Engine, folder: Path) -> None:
+    """Merge what finetune wrote into an engine's weights; InputInvalid where it is of another."""
+    from peft import PeftModel
+
+    from . import adapting
+
+    task = adapting.task(engine)
+    path = folder / "adapter_config.json"
+    found = read_json(path).get("base_model_name_or_path")
+    if found != task.hub:
+        raise InputInvalid(f"{path}: found adapters of {found}; wanted some of {task.hub}")
+    task.finish(PeftModel.from_pretrained(task.network, folder))
 
 
 @click.option("--engine", "names", type=click.Choice(engines.NAMES), multiple=True,
@@ -242,7 +294,7 @@ def export_engine(run: Run, name: str, size: engines.Size, weights: Path | None)
     folder.mkdir(exist_ok=True)
     file = folder / "kokoro.onnx"
     kokoro.exported(engine, file)
-    say(f"{file}: {file.stat().st_size / 1e6:.0f} MB")
+    logs.say(f"{file}: {file.stat().st_size / 1e6:.0f} MB")
     rows = compared(engine, file)
     run.table("onnx", rows, f"Kokoro in onnxruntime beside PyTorch, weights: {engine.weights}. The "
               "source of its voice is noise drawn anew each time, so two runs of PyTorch differ, "
@@ -252,4 +304,4 @@ def export_engine(run: Run, name: str, size: engines.Size, weights: Path | None)
         raise InputInvalid(f"{file}: durations differ from PyTorch's at {len(wrong)} lengths")
 
 
-VERBS = [facts, compare, finetune, export_engine]
+VERBS = [facts, say, compare, finetune, export_engine]

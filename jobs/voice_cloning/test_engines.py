@@ -11,10 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.voice_cloning import adapting, engine_speed, engine_verbs, engines, finetune, onnx_parity
+from jobs.voice_cloning import (
+    adapting,
+    engine_speed,
+    engine_verbs,
+    engines,
+    finetune,
+    heeding,
+    onnx_parity,
+)
 from jobs.voice_cloning.engines import csm, kokoro, orpheus, weights, xtts
 from jobs.voice_cloning.engines.orpheus import Layout, SlotMask, flattened, unflattened
-from jobs.voice_cloning.speech import Speech, written
+from jobs.voice_cloning.measure import WordErrors
+from jobs.voice_cloning.speech import Speech, read, written
 from slipway import Run
 from slipway.errors import ContentWrong, DataUnavailable, InputInvalid
 from slipway.spec import JobSpec
@@ -466,6 +475,58 @@ def prepared_run(folder, verb):
 def test_what_cannot_be_fine_tuned_says_so(spoken):
     with pytest.raises(InputInvalid, match="wanted one of xtts, csm"):
         adapting.task(spoken("kokoro"))
+
+
+# Speech that is listened to
+
+
+class Careless:
+    """An engine that drops words at first: its sound says how many it spoke."""
+
+    weights, seed, asked = "trained", 4, ()
+
+    def synthesize(self, text, voice):
+        self.asked += (self.seed,)
+        return Speech(np.full(2400, 0.1 * (self.seed - 3), "float32"), 24_000)
+
+
+def test_a_piece_is_spoken_again_until_it_is_understood(monkeypatch):
+    rates = {0.1: 0.9, 0.2: 0.4, 0.3: 0.0}
+
+    def heard(speech, text):
+        return WordErrors(round(10 * rates[round(float(speech.samples[0]), 1)]), 10, "")
+
+    monkeypatch.setattr(heeding.measure, "word_errors", heard)
+    engine = Careless()
+    (piece,) = heeding.said(engine, TEXT, "one")
+    assert (piece.turns, piece.wrong, engine.asked, engine.seed) == (2, 0.4, (4, 5), 4)
+    rates[0.2] = rates[0.3] = 0.8
+    (piece,) = heeding.said(engine, TEXT, "one")  # never understood: the best of three
+    assert (piece.turns, piece.wrong) == (3, 0.8)
+    assert piece.speech.samples[0] == pytest.approx(0.2)
+
+
+def test_a_tail_of_silence_is_cut():
+    voice, silence = np.full(2400, 0.3, "float32"), np.full(24_000, 1e-4, "float32")
+    found = heeding.trimmed(Speech(np.concatenate([voice, silence]), 24_000))
+    assert found.seconds == pytest.approx(0.1 + heeding.KEPT)
+    still = Speech(silence * 0, 24_000)
+    assert heeding.trimmed(still) is still
+
+
+def test_an_engine_says_what_it_is_asked_to(tmp_path, spoken, monkeypatch):
+    monkeypatch.setattr(engines, "make", lambda name, *rest: spoken(name))
+    run = Run(SPEC, tmp_path, "say")
+    engine_verbs.say(run, TEXT, "orpheus", "tiny", None, None, None, None, None)
+    found = read((tmp_path / "said" / "orpheus.wav").read_bytes(), "orpheus.wav")
+    assert found.seconds > 0.3
+    assert weights.RANDOM in run.pieces[0]["caption"]
+    (tmp_path / "ada.wav").write_bytes(written(hum()))
+    with pytest.raises(InputInvalid, match="consent"):
+        engine_verbs.say(run, TEXT, "csm", "tiny", None, None, tmp_path / "ada.wav", None, None)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "gpt2"}))
+    with pytest.raises(InputInvalid, match="found adapters of gpt2; wanted some of sesame/csm-1b"):
+        engine_verbs.say(run, TEXT, "csm", "tiny", None, None, None, None, tmp_path)
 
 
 # Speed
