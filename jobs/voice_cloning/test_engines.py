@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -578,6 +579,9 @@ def test_what_has_no_onnx_form_says_why(tmp_path):
         engine_verbs.export_engine(Run(SPEC, tmp_path, "export-engine"), "xtts", "tiny", None)
 
 
-def test_an_engine_without_weights_is_an_error_and_no_row(tmp_path):
-    with pytest.raises(DataUnavailable, match="hf download"):
-        engine_speed.measured(engine_speed.Wish("csm", "full"))
+def test_an_error_comes_out_of_the_process_as_it_is():
+    here, there = multiprocessing.Pipe(duplex=False)
+    engine_speed._answer(there, engine_speed.Wish("csm", "full"))
+    found = here.recv()
+    assert isinstance(found, DataUnavailable)
+    assert "hf download" in str(found)
