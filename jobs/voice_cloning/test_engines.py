@@ -516,7 +516,8 @@ def test_a_tail_of_silence_is_cut():
 
 
 def test_an_engine_says_what_it_is_asked_to(tmp_path, spoken, monkeypatch):
-    monkeypatch.setattr(engines, "make", lambda name, *rest: spoken(name))
+    loaded = {name: spoken(name) for name in ("orpheus", "csm")}
+    monkeypatch.setattr(engines, "make", lambda name, *rest: loaded[name])
     run = Run(SPEC, tmp_path, "say")
     engine_verbs.say(run, TEXT, "orpheus", "tiny", None, None, None, None, None)
     found = read((tmp_path / "said" / "orpheus.wav").read_bytes(), "orpheus.wav")
