@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from slipway import networks
+from slipway import logs, networks
 from slipway.data import sha256_of, written
 
 from .engines.weights import RANDOM
@@ -140,7 +140,10 @@ def tune(
     for step in range(len(curve), recipe.steps):
         loss = stepped(task, own, optimizer, examples, recipe, step)
         curve.append((step, loss))
-        if keep and (step + 1) % recipe.every == 0:
+        if (step + 1) % recipe.every:
+            continue
+        logs.say(f"step {step + 1} of {recipe.steps}: loss {loss:.3f}")
+        if keep:
             keep({"curve": curve, "before": before}, networks.state_of(own.trained, optimizer))
     return Tuned(own, curve, before, judged(task, own, others))
 
