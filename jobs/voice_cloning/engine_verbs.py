@@ -178,7 +178,7 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
               help="Compute activations twice instead of keeping them.")  # fmt: skip
 @click.option("--bf16/--no-bf16", default=True, show_default=True,
               help="Compute in mixed precision.")  # fmt: skip
-@click.option("--every", type=click.IntRange(1), default=20, show_default=True,
+@click.option("--every", type=click.IntRange(1), default=5, show_default=True,
               help="Steps between checkpoints.")  # fmt: skip
 def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **given: Any) -> None:
     """Fine-tune XTTS or CSM on the prepared clips, by adapters that are saved ready for a hub."""

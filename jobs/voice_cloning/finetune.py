@@ -57,7 +57,7 @@ class Recipe:
     clip: float = 1.0
     checkpointing: bool = True
     bf16: bool = True
-    every: int = 20
+    every: int = 5
     seed: int = 0
 
 
