@@ -107,8 +107,8 @@ def row(wish: Wish) -> dict[str, Any]:
     engine.load()
     voice = engine.voices[0]
     whole = pace(lambda: engine.synthesize(TEXT, voice), wish.repeats, wish.device)
-    first = getattr(engine, "first", engine.synthesize)
-    soon = pace(lambda: first(TEXT, voice), wish.repeats, wish.device)
+    first = getattr(engine, "first", None)  # of an engine that streams
+    soon = pace(lambda: first(TEXT, voice), wish.repeats, wish.device) if first else whole
     median, late = whole.factors
     cuda = wish.device == "cuda"
     model = getattr(engine, "model", None)

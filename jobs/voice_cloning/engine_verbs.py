@@ -139,6 +139,7 @@ def compare(
 def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the real-time factor of each engine, the fastest on top."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     timed = sorted((row for row in rows if row["RTF p50"]), key=lambda row: -row["RTF p50"])
     fastest, some = timed[-1], any(row["weights"] == RANDOM for row in timed)
@@ -146,19 +147,24 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes = figure.subplots()
     for place, row in enumerate(timed):
         colour = AMBER if row["weights"] == RANDOM else BLUE
-        axes.barh(place, row["RTF p50"], color=colour, height=0.55)
-        axes.plot([row["RTF p50"], row["RTF p95"]], [place, place], color="black", lw=2, marker="|",
-                  ms=12)  # fmt: skip
-        axes.text(row["RTF p95"] * 1.12, place, f"{row['RTF p50']:.3g}", va="center",
+        axes.plot([row["RTF p50"], row["RTF p95"]], [place, place], color=colour, lw=4)
+        axes.plot(row["RTF p50"], place, color=colour, marker="o", ms=14)
+        axes.text(row["RTF p50"], place + 0.22, f"{row['RTF p50']:.2g}", ha="center",
                   fontsize=LABEL)  # fmt: skip
     axes.set_xscale("log")
-    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.1)
+    axes.set_ylim(-0.6, len(timed) - 0.2)
     axes.axvline(1, color=GREY, lw=2, ls="--")
     axes.set_yticks(range(len(timed)), [row["engine"] for row in timed], fontsize=LABEL)
-    axes.set_xlabel("seconds of work for a second of speech (log scale)", fontsize=LABEL)
+    axes.tick_params(axis="x", labelsize=LABEL - 1)
+    axes.set_xlabel("seconds of work for a second of speech; left of the line: faster than it is "
+                    "listened to", fontsize=LABEL - 2)  # fmt: skip
     axes.spines[["top", "right"]].set_visible(False)
-    told = f"; amber: {RANDOM}" if some else ""
-    figure.suptitle(f"{fastest['engine']} needs least, {fastest['RTF p50']:.2g} s for a "
+    told = f"\namber: {RANDOM}" if some else ""
+    figure.suptitle(f"{fastest['engine']} needs least: {fastest['RTF p50']:.2g} s of work for a "
                     f"second of speech{told}", fontsize=TITLE, x=0.01, ha="left")  # fmt: skip
     return figure
 

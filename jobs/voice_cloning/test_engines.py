@@ -559,7 +559,7 @@ def test_an_engine_is_measured_in_a_process_of_its_own():
     assert 0 < row["RTF p50"] <= row["RTF p95"]
     assert row["speech (s)"] == pytest.approx(12 * orpheus.FRAME / 24_000, abs=0.01)
     figure = engine_verbs.paces([row])
-    assert figure.get_suptitle().startswith("orpheus needs least")
+    assert figure.get_suptitle().startswith("orpheus needs least: ")
 
 
 def test_the_facts_are_shown_before_any_weights(tmp_path):

@@ -105,10 +105,6 @@ class Kokoro:
         """Speak a text, a few sentences at a time."""
         return joined([self._said(piece, voice) for piece in pieces(text, MOST)])
 
-    def first(self, text: str, voice: str | Voice) -> Speech:
-        """Return the first sentence: sound comes whole or not at all."""
-        return self._said(pieces(text, MOST)[0], voice)
-
     def _said(self, text: str, voice: str | Voice) -> Speech:
         return Speech(self.passed(*self.asked(text, voice)).samples.clip(-1, 1), RATE)
 
