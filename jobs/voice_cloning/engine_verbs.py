@@ -265,6 +265,7 @@ def losses(name: str, weights: str, tuned: Tuned) -> Figure:
     axes = figure.subplots()
     axes.plot(steps + 1, values, color=GREY, lw=1, marker=".")
     axes.plot(steps[width - 1 :] + 1, smooth, color=BLUE, lw=3)
+    axes.tick_params(labelsize=LABEL - 1)
     axes.set_xlabel("step", fontsize=LABEL)
     axes.set_ylabel("loss (nats a code)", fontsize=LABEL)
     axes.spines[["top", "right"]].set_visible(False)
