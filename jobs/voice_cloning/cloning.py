@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from slipway.errors import InputInvalid
 
 from . import conversion, corpus
-from . import speech as sound
 from .engines import flite
 from .speech import Speech
 

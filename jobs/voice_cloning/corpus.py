@@ -24,7 +24,6 @@ from .speech import Speech
 if TYPE_CHECKING:
     import numpy as np
 
-    from slipway import Run
 
 SOUNDS = {*sound.FORMATS}
 MOST_BYTES = 256 * 2**20

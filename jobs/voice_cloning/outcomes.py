@@ -136,9 +136,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         value = row[name]
         return (
             ""
-            if value != value or row["way"] == "real" and name in HIDDEN
+            if value != value or (row["way"] == "real" and name in HIDDEN)
             else f"{value:.{digits}f}"
-        )  # noqa: E501
+        )
 
     return {"way": NAMES[row["way"]] + (" (chosen)" if row["chosen"] else ""),
             "similarity": number("similarity", 3), "new: similarity": number("similarity_new", 3),

@@ -14,9 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slipway.errors import InputInvalid
-
 from jobs.voice_cloning.speech import Speech
+from slipway.errors import InputInvalid
 
 if TYPE_CHECKING:
     import numpy as np
