@@ -47,8 +47,12 @@ def permitted(reference: bytes, consent: str | Path, purpose: str) -> None:
 
 
 @job.prepare
-@click.option("--source", type=click.Choice(FLITE), default=None,
-              help="The voice of flite to map from; default slt, and rms for the sample.")  # fmt: skip
+@click.option(
+    "--source",
+    type=click.Choice(FLITE),
+    default=None,
+    help="The voice of flite to map from; default slt, and rms for the sample.",
+)
 @click.option("--fold", type=click.IntRange(0, 4), default=0, show_default=True,
               help="Which fifth of the sentences is held out.")  # fmt: skip
 @click.option("--consent", type=FILE, default=None, help="The speaker's, for data of your own.")
@@ -154,8 +158,9 @@ class Request(Input):
     reference: Annotated[bytes, SOUND] = Field(
         b"", description="A recording of 3 s or more whose voice is borrowed."
     )
-    consent: str = Field("", max_length=10_000,
-                         description="The consent of the reference's speaker, as JSON.")  # fmt: skip
+    consent: str = Field(
+        "", max_length=10_000, description="The consent of the reference's speaker, as JSON."
+    )
 
 
 class Spoken(Output):
