@@ -20,6 +20,8 @@ import click
 from slipway import Field, Input, Job, Media, Output, Run
 from slipway.errors import InputInvalid
 
+from . import engine_verbs
+
 if TYPE_CHECKING:
     from flask import Blueprint
 
@@ -221,3 +223,7 @@ def routes(routes: Blueprint, scorer: Service) -> None:
     from .streaming import add_route
 
     add_route(routes, scorer)
+
+
+for verb in engine_verbs.VERBS:
+    job.command(verb)
