@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.voice_cloning import engines
+from jobs.voice_cloning.engines.orpheus import CODEC
+from jobs.voice_cloning.engines.weights import RANDOM, how
 from slipway import logs
 from slipway.errors import InputInvalid
 from slipway.run import read_json
-
-from . import engines
-from .engines.orpheus import CODEC
-from .engines.weights import RANDOM, how
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -229,7 +229,7 @@ class Xtts:
 
         config = XttsConfig()
         config.load_json(str(folder / "config.json"))
-        self.model = xtts.Xtts.init_from_config(config)
+        self.model = xtts.Xtts(config)
         self.model.tokenizer = VoiceBpeTokenizer(str(folder / "vocab.json"))
         self.model.init_models()  # anew: how many texts' tokens there are, the tokenizer knows
         with xtts._legacy_safe_globals():
@@ -288,6 +288,6 @@ def _random(size: Size) -> Any:
         **shape, gpt_use_perceiver_resampler=True, gpt_number_text_tokens=known,
         gpt_start_text_token=tokenizer.token_to_id("[START]"), gpt_stop_text_token=0,
     )  # fmt: skip
-    model = xtts.Xtts.init_from_config(XttsConfig(model_args=arguments))
+    model = xtts.Xtts(XttsConfig(model_args=arguments))
     model.tokenizer.tokenizer = tokenizer
     return model
