@@ -10,6 +10,7 @@ Source:  none.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def measured(wish: Wish) -> dict[str, Any]:
         found: dict[str, Any] | SlipwayError = here.recv()
     except EOFError:
         process.join()
-        why = f"its process ended with {process.exitcode}, most likely for want of memory"
+        killed = process.exitcode == -signal.SIGKILL
+        why = "killed, most likely for want of memory" if killed else "failed; see the log"
         return unmeasured(wish, why)
     process.join()
     if isinstance(found, SlipwayError):

@@ -178,9 +178,20 @@ def network(config: dict[str, Any], weights: Path) -> Any:
 
 @cache
 def _voice_of_espeak() -> Any:
-    from misaki import espeak
+    """Return misaki's phonemes by espeak-ng, whose library is where it can be executed.
 
-    return espeak.EspeakG2P(language="en-us")
+    phonemizer loads a copy out of a temporary folder, where a container may forbid that; of a link
+    it makes a link.
+    """
+    import espeakng_loader
+    from misaki import espeak
+    from phonemizer.backend.espeak.wrapper import EspeakWrapper
+
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "libespeak-ng.so"
+        link.symlink_to(Path(espeakng_loader.get_library_path()).resolve())
+        EspeakWrapper.set_library(str(link))
+        return espeak.EspeakG2P(language="en-us")
 
 
 def phonemes(text: str) -> str:
