@@ -334,6 +334,14 @@ def test_phonemes_are_kokoros():
     assert kokoro.phonemes("Say hello.").startswith("s\u02c8A h\u0259l\u02c8O")
 
 
+def test_espeak_is_not_loaded_out_of_a_temporary_folder():
+    kokoro.phonemes("Hello.")
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    loaded = {line.split(maxsplit=5)[-1] for line in maps if "libespeak-ng" in line}
+    assert loaded
+    assert all("espeakng_loader" in path for path in loaded)
+
+
 def test_a_text_without_sounds_is_refused(spoken):
     with pytest.raises(InputInvalid, match="nothing that has a sound"):
         spoken("kokoro").asked("  ", "random")

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from jobs.voice_cloning.speech import Speech
@@ -176,22 +178,22 @@ def network(config: dict[str, Any], weights: Path) -> Any:
         return KModel(FACTS.hub, config, str(weights), disable_complex=True)
 
 
+def _linked(library: Path, copy: Path, follow_symlinks: bool) -> None:
+    copy.symlink_to(library)
+
+
 @cache
 def _voice_of_espeak() -> Any:
-    """Return misaki's phonemes by espeak-ng, whose library is where it can be executed.
+    """Return misaki's phonemes by espeak-ng, whose library stays where it can be executed.
 
-    phonemizer loads a copy out of a temporary folder, where a container may forbid that; of a link
-    it makes a link.
+    phonemizer would load a copy out of a temporary folder, and a container may forbid that; it
+    wants one for each of its objects, of which there is one here.
     """
-    import espeakng_loader
     from misaki import espeak
-    from phonemizer.backend.espeak.wrapper import EspeakWrapper
+    from phonemizer.backend.espeak import api
 
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "libespeak-ng.so"
-        link.symlink_to(Path(espeakng_loader.get_library_path()).resolve())
-        EspeakWrapper.set_library(str(link))
-        return espeak.EspeakG2P(language="en-us")
+    api.shutil = SimpleNamespace(copy=_linked, rmtree=shutil.rmtree)
+    return espeak.EspeakG2P(language="en-us")
 
 
 def phonemes(text: str) -> str:
