@@ -56,7 +56,7 @@ class XttsTask:
         self.weights = engine.weights
         engine.model.requires_grad_(False)
         self.gpt = engine.model.gpt
-        self.network, self.targets = self.gpt.gpt, xtts.TARGETS
+        self.network, self.targets, self.transposed = self.gpt.gpt, xtts.TARGETS, True
         self.coder, self.scale = self._coder()
 
     def _coder(self) -> tuple[Any, Tensor]:
@@ -130,7 +130,7 @@ class CsmTask:
         self.engine, self.hub, self.device = engine, engine.facts.hub, engine.device
         self.weights = engine.weights
         engine.model.requires_grad_(False)
-        self.network, self.targets = engine.model, csm.TARGETS
+        self.network, self.targets, self.transposed = engine.model, csm.TARGETS, False
 
     def examples(self, clips: Sequence[Clip]) -> list[dict[str, Tensor]]:
         """Return pairs of turns: a clip after the one before it, and the first one alone.

@@ -45,7 +45,8 @@ def facts(run: Run) -> None:
     rows = [
         {"engine": name, "model": one.title, "hub id": one.hub or "part of the image",
          "revision": one.revision[:12], "GB": f"{one.size_bytes / 1e9:.2f}" if one.hub else "",
-         "sha256": one.sha256[:12] or ("pinned by git" if one.hub else ""), "licence": one.licence, "gated": "yes" if one.gated else "no"}
+         "sha256": one.sha256[:12] or ("pinned by git" if one.hub else ""),
+         "licence": one.licence, "gated": "yes" if one.gated else "no"}
         for name, one in made.items()
     ]  # fmt: skip
     run.table("engines", rows, "Engines, and what their weights are. None is fetched unasked.")

@@ -68,6 +68,8 @@ class Task(Protocol):
     device: str
     network: Module
     targets: str | Sequence[str]
+    transposed: bool
+    """Whether its weights are (in, out), as GPT-2's are."""
     weights: str
 
     def examples(self, clips: Sequence[Clip]) -> list[Any]:
@@ -99,7 +101,7 @@ def adapted(task: Task, recipe: Recipe) -> Adapted:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=task.targets,
-                        lora_dropout=0.0, bias="none")  # fmt: skip
+                        lora_dropout=0.0, bias="none", fan_in_fan_out=task.transposed)  # fmt: skip
     torch.manual_seed(recipe.seed)
     network = get_peft_model(task.network, config)
     network.peft_config["default"].base_model_name_or_path = task.hub
@@ -236,7 +238,8 @@ def memories(task: Task, own: Adapted, clips: Sequence[Clip], recipe: Recipe) ->
 
 def saved(tuned: Tuned, task: Task, recipe: Recipe, folder: Path) -> None:
     """Write adapters as hubs have them: adapter_config.json, safetensors and a card."""
-    tuned.adapted.network.save_pretrained(folder)
+    # Told not to, it does not ask a hub how many words the model knows.
+    tuned.adapted.network.save_pretrained(folder, save_embedding_layers=False)
     config = folder / "adapter_config.json"
     content = json.loads(config.read_text("utf-8"))
     content |= {

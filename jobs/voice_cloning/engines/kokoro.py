@@ -27,7 +27,7 @@ from slipway.errors import InputInvalid
 
 from . import Facts, Size, Voice
 from .text import joined, pieces
-from .weights import RANDOM, checked, seeded
+from .weights import RANDOM, checked, quiet, seeded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +95,7 @@ class Kokoro:
 
     def load(self) -> None:
         """Make the network, or read it from the folder."""
+        quiet()
         if self.size == "full":
             self.weights = checked(self.folder, FACTS, PINS)
             self._read(Path(self.folder or ""))

@@ -10,6 +10,7 @@ Source:  none.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,7 +77,12 @@ def how(facts: Facts) -> str:
 
 
 def quiet() -> None:
-    """Have transformers tell of errors alone: it warns of what these engines mean to do."""
+    """Keep libraries off the network, and have them tell of errors alone.
+
+    Some ask a hub for what is not needed; and they warn of what these engines mean to do. Must be
+    called before the first of them is imported.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
     from transformers.utils import logging
 
     logging.set_verbosity_error()
