@@ -192,6 +192,13 @@ def sums(folder):
     (folder / weights.SUMS).write_text("".join(lines))
 
 
+def test_libraries_are_kept_off_the_network(spoken):
+    spoken("xtts")
+    from huggingface_hub import constants
+
+    assert constants.HF_HUB_OFFLINE
+
+
 def test_drawing_leaves_the_generator_as_it_was():
     torch.manual_seed(1)
     wanted = torch.rand(3)
@@ -430,6 +437,7 @@ def test_adapters_are_saved_for_a_hub_and_merge_into_the_weights(tuned, tmp_path
     finetune.saved(found, task, RECIPE, tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == engine.facts.hub
+    assert config["fan_in_fan_out"] == (name == "xtts")
     assert weights.RANDOM in (tmp_path / "README.md").read_text()
     examples = task.examples(clips(1))
     found.adapted.network.eval()
