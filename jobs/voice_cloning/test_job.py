@@ -12,6 +12,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from jobs.voice_cloning import (
     cloning,
@@ -506,11 +507,20 @@ def test_an_answer_is_a_wav_file_of_what_was_asked(fitted):
     assert "left out" in answer.repairs[0]
 
 
-def test_a_reference_without_consent_is_refused(fitted):
-    content = base64.b64encode(file_of(tone(seconds=3).samples)).decode()
-    row = Request.model_validate({"text": "Hello there.", "reference": content})
-    with pytest.raises(InputInvalid, match="consent"):
-        score(fitted[1], [row])
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": "Hello.", "reference": file_of(tone(seconds=3).samples)}, "consent"),
+        ({"text": "\u4f60\u597d"}, "Cjk"),
+        ({"text": "\U0001f642"}, "nothing that can be spoken"),
+        ({"text": "a" * 100_000}, "5000 characters"),
+        ({"text": "", "voice": "slt"}, "1 character"),
+        ({"text": "Hello.", "voice": "siri"}, "'clone', 'slt'"),
+    ],
+)
+def test_a_row_that_cannot_be_said_is_refused_by_itself(row, told):
+    with pytest.raises(ValidationError, match=told):
+        Request.model_validate(row)
 
 
 def test_the_exported_network_answers_like_pytorchs(fitted, tmp_path):
