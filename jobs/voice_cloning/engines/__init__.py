@@ -18,7 +18,8 @@ from jobs.voice_cloning.speech import Speech
 from slipway.errors import InputInvalid
 
 NAMES = ("flite", "xtts", "csm", "orpheus", "kokoro")
-Size = Literal["tiny", "full"]
+Size = Literal["tiny", "random", "full"]
+"""A small network or one as large as the published one, of random weights; or trained weights."""
 
 
 class Facts(NamedTuple):

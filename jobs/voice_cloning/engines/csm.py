@@ -182,10 +182,10 @@ class Csm:
         return {name: part.to(self.device) for name, part in given.items()}
 
     def labelled(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """Return turns as the model learns them: of ``labels`` (1, n, 32) only the last turn's
-        frames, and the frame that ends them, are codes; all else is -100.
+        """Return turns as the model learns them, for `forward`.
 
-        The model itself would have every turn learned, whatever labels it is given: it replaces
+        Of ``labels`` (1, n, 32) only the last turn's frames, and the frame that ends them, are
+        codes; all else is -100. The model itself would have every turn learned, whatever labels it is given: it replaces
         them by codes wherever there is sound. So its inputs are merged first and masked after.
         """
         asked = self.asked(turns)

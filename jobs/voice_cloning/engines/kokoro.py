@@ -203,8 +203,10 @@ def phonemes(text: str) -> str:
 
 
 def exported(engine: Kokoro, file: Path) -> None:
-    """Write the network as ONNX: ``input_ids`` (1, n), ``ref_s`` (1, 256) and ``speed`` (1,)
-    to ``waveform`` and ``duration``; any n.
+    """Write the network as ONNX, for any number n of phonemes.
+
+    From ``input_ids`` (1, n), ``ref_s`` (1, 256) and ``speed`` (1,) to ``waveform`` and
+    ``duration`` (n,).
     """
     import torch
     from kokoro.model import KModelForONNX
