@@ -185,8 +185,9 @@ class Csm:
         """Return turns as the model learns them, for `forward`.
 
         Of ``labels`` (1, n, 32) only the last turn's frames, and the frame that ends them, are
-        codes; all else is -100. The model itself would have every turn learned, whatever labels it is given: it replaces
-        them by codes wherever there is sound. So its inputs are merged first and masked after.
+        codes; all else is -100. The model itself would have every turn learned, whatever labels
+        it is given: it replaces them by codes wherever there is sound. So its inputs are merged
+        first and masked after.
         """
         asked = self.asked(turns)
         tokens = asked["input_ids"]
