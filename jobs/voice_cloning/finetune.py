@@ -240,6 +240,7 @@ def saved(tuned: Tuned, task: Task, recipe: Recipe, folder: Path) -> None:
     """Write adapters as hubs have them: adapter_config.json, safetensors and a card."""
     # Told not to, it does not ask a hub how many words the model knows.
     tuned.adapted.network.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "adapter_model.safetensors").chmod(0o644)  # as all else that is written
     config = folder / "adapter_config.json"
     content = json.loads(config.read_text("utf-8"))
     content |= {
