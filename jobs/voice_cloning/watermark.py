@@ -1,0 +1,218 @@
+"""A mark in the sound that a key holder finds again: this speech was made by this program.
+
+Spread spectrum in the spectrogram: each cell of a grid over time and the band of speech is made a
+little louder or softer, as the bits of a keyed stream say, and the detector correlates the log
+magnitudes, freed of what neighbouring cells share, with that stream at every shift. Half of the
+columns carry the stream as it is, which tells where the recording begins; the other half carries it
+turned by the message, a number from 0 to 255. A mark is at -25 dB and scales with the speech, so
+silence stays silent. What is not survived: a change of speed or pitch, and whoever tries.
+
+The threshold is derived, not fitted. For a sound that knows nothing of the key the signs are fair
+coins, so the normalised sum s of n weighted signs has P(s > t) <= exp(-t^2 / 2) (Hoeffding), and the
+best of N shifts and messages passes sqrt(2 ln(N / a)) with a probability of at most a.
+
+Data:    speech of any rate; a key of bytes.
+Source:  Kirovski and Malvar, Spread-spectrum watermarking of audio signals, IEEE TSP 2003;
+         Tachibana et al., An audio watermarking method using a two-dimensional pseudo-random
+         array, Signal Processing 2002; Hoeffding, JASA 1963.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from .speech import Speech, resampled
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEY_NAME = "SLIPWAY_WATERMARK_KEY"
+PUBLIC_KEY = b"voice_cloning: this key is public, whoever reads the source can remove the mark"
+RATE = 16_000
+"""Marks are made and found at this rate; the change is brought to the speech's own rate."""
+FRAME, STEP = 512, 128
+"""Samples of a window, and from one to the next where the detector looks."""
+CHIP = 512
+"""Samples that a cell lasts: 32 ms."""
+BAND, WIDTH = (500.0, 3500.0), 2
+"""Hertz; bins of the spectrum in a cell."""
+PERIOD = 256
+"""Cells in time until the stream begins again: 8.2 s."""
+STRENGTH = 0.1
+"""Of a cell's magnitude, more or less."""
+FLOOR = 1e-6
+"""Power below that of the whole recording (-60 dB), under which a cell says nothing."""
+AROUND = (5, 3)
+"""Cells in time and in frequency whose mean says nothing of the mark."""
+OUTLIER = 2.0
+FALSE_POSITIVES = 1e-3
+
+
+class Detection(NamedTuple):
+    """The best match of a key: present where ``score`` is above ``threshold``."""
+
+    score: float
+    threshold: float
+    present: bool
+    message: int | None
+    """What the mark says; None where there is none."""
+
+
+def key_of() -> tuple[bytes, bool]:
+    """Return the machine's key, and whether it is a secret: else it is the job's public one."""
+    given = os.environ.get(KEY_NAME, "")
+    return (given.encode(), True) if given else (PUBLIC_KEY, False)
+
+
+def marked(speech: Speech, key: bytes, message: int = 0, start: float = 0.0) -> Speech:
+    """Return the speech with the mark of a key.
+
+    ``start`` is how many seconds of the same output came before, so that a stream of pieces bears
+    one mark.
+    """
+    import numpy as np
+
+    low = resampled(speech, RATE)
+    change = Speech(_change(low.samples, _stream(key, message), round(start * RATE)), RATE)
+    added = resampled(change, speech.rate).samples[: len(speech.samples)]
+    samples = speech.samples.copy()
+    samples[: len(added)] += added
+    return Speech(np.clip(samples, -1, 1), speech.rate)
+
+
+def found(speech: Speech, key: bytes) -> Detection:
+    """Look for the mark of a key in a recording, or in any eight seconds of it."""
+    return matched(evidence(speech), key)
+
+
+@lru_cache(maxsize=8)
+def _signs(key: bytes) -> np.ndarray:
+    """Return the stream of a key (256, cells) of -1 and 1."""
+    import numpy as np
+
+    cells = _bins().size // WIDTH
+    seed = hmac.new(key, b"watermark", hashlib.sha256).digest()
+    content = hashlib.shake_256(seed).digest(PERIOD * cells // 8)
+    bits = np.unpackbits(np.frombuffer(content, np.uint8))
+    return (bits.reshape(PERIOD, cells) * 2.0 - 1).astype("float32")
+
+
+def _stream(key: bytes, message: int) -> np.ndarray:
+    """Return the signs (256, cells) that say a message: every second column is turned by it."""
+    import numpy as np
+
+    if not 0 <= message < PERIOD:
+        raise ValueError(f"message: found {message}; wanted 0 to {PERIOD - 1}")
+    signs = _signs(key).copy()
+    signs[:, 1::2] = np.roll(signs[:, 1::2], -message, axis=0)
+    return signs
+
+
+def _bins() -> np.ndarray:
+    """Return the bins of the spectrum that bear the mark, a whole number of cells."""
+    import numpy as np
+
+    first, last = (round(edge * FRAME / RATE) for edge in BAND)
+    return np.arange(first, last - (last - first) % (2 * WIDTH))
+
+
+def _window() -> np.ndarray:
+    """Return the root of a Hann window: its squares at half its length add up to one."""
+    import numpy as np
+
+    return np.sin(np.pi * (np.arange(FRAME) + 0.5) / FRAME).astype("float32")
+
+
+def _frames(samples: np.ndarray, step: int) -> np.ndarray:
+    """Return windows (n, 512) of the samples, the first half before them, each ``step`` later."""
+    import numpy as np
+
+    padded = np.pad(samples, (FRAME // 2, FRAME))
+    return np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::step] * _window()
+
+
+def _change(samples: np.ndarray, stream: np.ndarray, start: int) -> np.ndarray:
+    """Return what the mark adds to samples at 16 kHz, which begin ``start`` samples into it."""
+    import numpy as np
+
+    spectrum = np.fft.rfft(_frames(samples, FRAME // 2), axis=1)
+    cells = (start + np.arange(len(spectrum)) * (FRAME // 2)) // CHIP % PERIOD
+    gains = np.zeros(spectrum.shape, "float32")
+    gains[:, _bins()] = STRENGTH * np.repeat(stream[cells], WIDTH, axis=1)
+    pieces = np.fft.irfft(spectrum * gains, FRAME, axis=1).astype("float32") * _window()
+    added = np.zeros((len(pieces) + 1) * (FRAME // 2), "float32")
+    for half in (0, 1):  # each window overlaps the next by half
+        part = pieces[:, half * FRAME // 2 : (half + 1) * FRAME // 2].ravel()
+        added[half * FRAME // 2 :][: part.size] += part
+    return added[FRAME // 2 :][: len(samples)]
+
+
+def evidence(speech: Speech) -> np.ndarray:
+    """Return what a detector goes by (parts, 4, 256, cells): cells of stretches of eight seconds.
+
+    A stretch begins every four seconds, and its cells are cut in four ways, a quarter of a cell
+    apart. With more than one stretch, the last part is the sum over the whole recording.
+    """
+    import numpy as np
+
+    low = resampled(speech, RATE).samples
+    floor = FLOOR * max(float(np.mean(np.square(low, dtype="float64"))), 1e-12) * FRAME / 2
+    half, whole = PERIOD * CHIP // 2, PERIOD * CHIP
+    starts = range(0, max(len(low) - half, 1), half)
+    parts = [_cells(low[start : start + whole + CHIP], floor) for start in starts]
+    if len(parts) > 1:
+        parts.append(np.sum(parts[::2], axis=0))
+    return np.stack(parts)
+
+
+def _cells(samples: np.ndarray, floor: float) -> np.ndarray:
+    """Return the log magnitude of cells (4, 256, cells) minus their neighbours' mean."""
+    import numpy as np
+
+    spectrum = np.fft.rfft(_frames(samples, STEP), axis=1)[:, _bins()]
+    power = np.abs(spectrum) ** 2
+    level = np.log(power + floor) / 2
+    across = level.reshape(len(level), -1, WIDTH).mean(axis=2)
+    ways, found = CHIP // STEP, []
+    for shift in range(ways):
+        count = min((len(across) - shift) // ways, PERIOD)
+        cells = across[shift : shift + count * ways].reshape(count, ways, -1).mean(axis=1)
+        found.append(np.pad(_freed(cells), ((0, PERIOD - count), (0, 0))))
+    return np.stack(found).astype("float32")
+
+
+def _freed(cells: np.ndarray) -> np.ndarray:
+    """Return cells (n, cells) without the mean around each, and without outliers."""
+    import numpy as np
+    from scipy.ndimage import uniform_filter
+
+    rest = cells - uniform_filter(cells, AROUND, mode="nearest")
+    most = OUTLIER * float(np.sqrt(np.mean(rest**2)) if rest.size else 0)
+    return rest.clip(-most, most)
+
+
+def matched(parts: np.ndarray, key: bytes) -> Detection:
+    """Return the best match of a key over all parts, cuts, shifts and messages."""
+    import numpy as np
+
+    signs = np.fft.rfft(_signs(key), axis=0)
+    turned = np.fft.rfft(parts, axis=2).conj() * signs
+    sync, said = (np.fft.irfft(turned[..., first::2].sum(axis=3), PERIOD, axis=2)
+                  for first in (0, 1))  # fmt: skip
+    spread = np.sqrt(np.square(parts).sum(axis=(2, 3)))
+    scores = (sync.max(axis=2) + said.max(axis=2)) / np.maximum(spread, 1e-9)
+    best = np.unravel_index(scores.argmax(), scores.shape)
+    message = int(said[best].argmax() - sync[best].argmax()) % PERIOD
+    score, threshold = float(scores[best]), threshold_of(scores.size * PERIOD**2)
+    present = score > threshold
+    return Detection(score, threshold, present, message if present else None)
+
+
+def threshold_of(tries: int, false_positives: float = FALSE_POSITIVES) -> float:
+    """Return what the best of so many matches passes by chance, at most so often."""
+    return math.sqrt(2 * math.log(tries / false_positives))
