@@ -156,9 +156,14 @@ def template(
 
 def text_of(consent: Consent) -> str:
     """Return a consent as its file holds it."""
-    entries = {"speaker": consent.speaker, "purpose": list(consent.purpose),
-               "date": consent.date.isoformat(), "expiry": consent.expiry.isoformat(),
-               "sha256": list(consent.sha256), "statement": consent.statement}  # fmt: skip
+    entries = {
+        "speaker": consent.speaker,
+        "purpose": list(consent.purpose),
+        "date": consent.date.isoformat(),
+        "expiry": consent.expiry.isoformat(),
+        "sha256": list(consent.sha256),
+        "statement": consent.statement,
+    }
     if not consent.statement:
         del entries["statement"]
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"

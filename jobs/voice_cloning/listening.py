@@ -29,7 +29,7 @@ from . import speech as recordings
 from .speech import Speech
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 REFERENCE, ANCHOR = "reference", "anchor"
 SCALES = {
@@ -39,10 +39,15 @@ SCALES = {
     ),
     "similarity": (
         "Is this the same voice as the target voice?",
-        ("Surely another voice", "Probably another", "Cannot tell", "Probably the same",
-         "Surely the same voice"),
+        (
+            "Surely another voice",
+            "Probably another",
+            "Cannot tell",
+            "Probably the same",
+            "Surely the same voice",
+        ),
     ),
-}  # fmt: skip
+}
 LEVEL = -26.0
 """dB of full scale that the spoken parts of every clip are brought to (ITU-T P.56's usual)."""
 SPOKEN = -30.0
@@ -76,8 +81,14 @@ def clips_in(folder: Path) -> dict[str, dict[str, Speech]]:
             f"{folder}: found folders {', '.join(names) or 'none'}; wanted {REFERENCE} and one or "
             f"more systems ({ANCHOR} is made)"
         )
-    files = {path.name: {file.stem: file for file in sorted(path.iterdir())
-                         if file.suffix.lower() in recordings.FORMATS} for path in systems}  # fmt: skip
+    files = {
+        path.name: {
+            file.stem: file
+            for file in sorted(path.iterdir())
+            if file.suffix.lower() in recordings.FORMATS
+        }
+        for path in systems
+    }
     wanted = set(files[REFERENCE])
     for name, own in files.items():
         if set(own) != wanted or not wanted:
@@ -85,8 +96,10 @@ def clips_in(folder: Path) -> dict[str, dict[str, Speech]]:
                 f"{folder / name}: found clips {_told(own)}; wanted {_told(wanted)} as in "
                 f"{REFERENCE}"
             )
-    return {name: {item: recordings.read(file.read_bytes(), str(file))
-                   for item, file in own.items()} for name, own in files.items()}  # fmt: skip
+    return {
+        name: {item: recordings.read(file.read_bytes(), str(file)) for item, file in own.items()}
+        for name, own in files.items()
+    }
 
 
 def _told(names: Any) -> str:
@@ -124,12 +137,14 @@ def anchor(speech: Speech, kind: str, seed: int) -> Speech:
 def with_anchor(clips: Clips, kind: str, seed: int) -> dict[str, dict[str, Speech]]:
     """Add the anchor, made of the reference, and bring all clips to one level."""
     bad = {item: anchor(clip, kind, seed) for item, clip in clips[REFERENCE].items()}
-    return {system: {item: levelled(clip) for item, clip in own.items()}
-            for system, own in {**clips, ANCHOR: bad}.items()}  # fmt: skip
+    return {
+        system: {item: levelled(clip) for item, clip in own.items()}
+        for system, own in {**clips, ANCHOR: bad}.items()
+    }
 
 
 def williams(count: int) -> list[list[int]]:
-    """Return orders of ``count`` things: each is in each place, and before each other, equally often.
+    """Return orders of ``count`` things: each equally often in each place and before each other.
 
     There are ``count`` orders where it is even, and twice as many where it is odd.
     """
@@ -156,16 +171,20 @@ def planned(
         chance = np.random.default_rng([seed, rater])
         own = list(chance.permutation(len(items)))
         rounds = [
-            [(systems[square[(rater + place) % len(square)][turn]], items[item])
-             for place, item in enumerate(own)] for turn in range(len(systems))
-        ]  # fmt: skip
+            [
+                (systems[square[(rater + place) % len(square)][turn]], items[item])
+                for place, item in enumerate(own)
+            ]
+            for turn in range(len(systems))
+        ]
         trials = [stimulus for heard in rounds for stimulus in heard]
         early = trials[: max(len(trials) - len(items), 1)]
         again = [early[at] for at in chance.permutation(len(early))[:repeats]]
         practice = [(REFERENCE, items[own[0]]), (ANCHOR, items[own[0]])]
         orders.append([token[stimulus] for stimulus in practice + trials + again])
-    return Plan({name: stimulus for stimulus, name in sorted(token.items(), key=lambda e: e[1])},
-                orders)  # fmt: skip
+    return Plan(
+        {name: stimulus for stimulus, name in sorted(token.items(), key=lambda e: e[1])}, orders
+    )
 
 
 def _token(seed: int, system: str, item: str) -> str:
@@ -184,10 +203,11 @@ def page(plan: Plan, clips: Clips, name: str, ask: str, voice: Speech | None) ->
         "labels": labels,
         "practice": PRACTICE,
         "orders": plan.orders,
-        "clips": {token: _address(clips[system][item])
-                  for token, (system, item) in plan.names.items()},
+        "clips": {
+            token: _address(clips[system][item]) for token, (system, item) in plan.names.items()
+        },
         "voice": _address(levelled(voice)) if voice else "",
-    }  # fmt: skip
+    }
     text = Path(__file__).with_name("listening.html").read_text("utf-8")
     content = json.dumps(test).replace("<", "\\u003c")  # cannot end the script it stands in
     made = text.replace("NAME OF THE TEST", html.escape(name)).replace("{/* TEST */}", content)
@@ -209,7 +229,13 @@ def _address(speech: Speech) -> str:
 
 def key_of(plan: Plan, name: str, ask: str) -> dict[str, Any]:
     """Return what the page does not say: the system and sentence behind each name."""
-    stimuli = {token: {"system": system, "item": item}
-               for token, (system, item) in plan.names.items()}  # fmt: skip
-    return {"test": name, "ask": ask, "practice": PRACTICE, "stimuli": stimuli,
-            "trials": len(plan.orders[0])}  # fmt: skip
+    stimuli = {
+        token: {"system": system, "item": item} for token, (system, item) in plan.names.items()
+    }
+    return {
+        "test": name,
+        "ask": ask,
+        "practice": PRACTICE,
+        "stimuli": stimuli,
+        "trials": len(plan.orders[0]),
+    }

@@ -65,8 +65,12 @@ def record(
 def _consent(consent: Consent | None) -> dict[str, Any]:
     if consent is None:
         return {}
-    return {"speaker": consent.speaker, "expiry": consent.expiry.isoformat(),
-            "sha256": consent.digest, "references_sha256": list(consent.sha256)}  # fmt: skip
+    return {
+        "speaker": consent.speaker,
+        "expiry": consent.expiry.isoformat(),
+        "sha256": consent.digest,
+        "references_sha256": list(consent.sha256),
+    }
 
 
 def _hash(content: bytes) -> str:

@@ -29,8 +29,18 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-COLUMNS = ("test", "rater", "position", "phase", "stimulus", "rating", "plays", "seconds",
-           "device", "headphones")  # fmt: skip
+COLUMNS = (
+    "test",
+    "rater",
+    "position",
+    "phase",
+    "stimulus",
+    "rating",
+    "plays",
+    "seconds",
+    "device",
+    "headphones",
+)
 PHASES = ("practice", "rated", "repeat")
 APART, DRIFT = 1.0, 1.0
 """How much better than the anchor a rater must find the reference; how far repeats may differ."""
@@ -62,10 +72,15 @@ def key_in(path: Path) -> dict[str, Any]:
     """Read the key that `listening.key_of` made. Raises InputInvalid where it is none."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        stimuli = {token: (entry["system"], entry["item"])
-                   for token, entry in found["stimuli"].items()}  # fmt: skip
-        return {"test": str(found["test"]), "ask": str(found["ask"]), "stimuli": stimuli,
-                "trials": int(found["trials"])}  # fmt: skip
+        stimuli = {
+            token: (entry["system"], entry["item"]) for token, entry in found["stimuli"].items()
+        }
+        return {
+            "test": str(found["test"]),
+            "ask": str(found["ask"]),
+            "stimuli": stimuli,
+            "trials": int(found["trials"]),
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputInvalid(f"{path}: found no key of a test ({error!r})") from None
 
@@ -93,7 +108,11 @@ def _add(raters: dict[str, Rater], row: list[str], place: str, key: Mapping[str,
     cells = dict(zip(COLUMNS, row, strict=True))
     rating = _number(cells, "rating", 1, 5, place)
     headphones = _number(cells, "headphones", 0, 6, place)
-    for column, wanted in (("phase", PHASES), ("test", [key["test"]]), ("stimulus", key["stimuli"])):
+    for column, wanted in (
+        ("phase", PHASES),
+        ("test", [key["test"]]),
+        ("stimulus", key["stimuli"]),
+    ):
         if cells[column] not in wanted:
             told = ", ".join(list(wanted)[:3]) + (" …" if len(wanted) > 3 else "")
             raise InputInvalid(f"{place}, {column}: found {cells[column]!r}; wanted {told}")
@@ -122,7 +141,9 @@ def read_all(files: Sequence[Path], key: Mapping[str, Any]) -> list[Rater]:
     for path in files:
         for rater in read(path.read_bytes(), str(path), key):
             if rater.name in found:
-                raise InputInvalid(f"{path}: found rater {rater.name}, who is in {found[rater.name]}")
+                raise InputInvalid(
+                    f"{path}: found rater {rater.name}, who is in {found[rater.name]}"
+                )
             found[rater.name] = path
             raters.append(rater)
     return raters
@@ -137,11 +158,15 @@ def objection(rater: Rater, key: Mapping[str, Any], headphones: bool = False) ->
         return f"stopped early: {len(left)} clips are not rated"
     if headphones and rater.headphones < HEADPHONES:
         return f"heard {rater.headphones} of 6 tones right; wanted {HEADPHONES}"
-    means = {name: np.mean([value for (system, _), value in rater.first.items() if system == name])
-             for name in (REFERENCE, ANCHOR)}  # fmt: skip
+    means = {
+        name: np.mean([value for (system, _), value in rater.first.items() if system == name])
+        for name in (REFERENCE, ANCHOR)
+    }
     if means[REFERENCE] - means[ANCHOR] < APART:
-        return (f"rated the anchor {means[ANCHOR]:.1f} and the real recording "
-                f"{means[REFERENCE]:.1f}; wanted {APART:g} or more between them")  # fmt: skip
+        return (
+            f"rated the anchor {means[ANCHOR]:.1f} and the real recording "
+            f"{means[REFERENCE]:.1f}; wanted {APART:g} or more between them"
+        )
     drift = [abs(value - rater.first[stimulus]) for stimulus, value in rater.again.items()]
     if drift and np.mean(drift) > DRIFT:
         return f"rated the same clips {np.mean(drift):.1f} apart; wanted {DRIFT:g} or less"
@@ -153,11 +178,14 @@ def table_of(raters: Sequence[Rater]) -> tuple[np.ndarray, list[str]]:
     import numpy as np
 
     stimuli = raters[0].first
-    systems = sorted({system for system, _ in stimuli},
-                     key=lambda name: (name != REFERENCE, name == ANCHOR, name))  # fmt: skip
+    systems = sorted(
+        {system for system, _ in stimuli},
+        key=lambda name: (name != REFERENCE, name == ANCHOR, name),
+    )
     items = sorted({item for _, item in stimuli})
-    ratings = [[[rater.first[system, item] for item in items] for system in systems]
-               for rater in raters]  # fmt: skip
+    ratings = [
+        [[rater.first[system, item] for item in items] for system in systems] for rater in raters
+    ]
     return np.array(ratings, float), systems
 
 
@@ -171,8 +199,10 @@ def intervals(ratings: np.ndarray, seed: int, draws: int = DRAWS) -> list[Interv
     of_items = chance.multinomial(items, np.full(items, 1 / items), draws) / items
     means = np.einsum("dr,rsi,di->ds", of_raters, ratings, of_items, optimize=True)
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
-    return [Interval(*map(float, entry))
-            for entry in zip(ratings.mean(axis=(0, 2)), low, high, strict=True)]  # fmt: skip
+    return [
+        Interval(*map(float, entry))
+        for entry in zip(ratings.mean(axis=(0, 2)), low, high, strict=True)
+    ]
 
 
 def agreement(scores: np.ndarray) -> tuple[float, float]:
@@ -213,8 +243,13 @@ def pairs(means: np.ndarray, systems: Sequence[str]) -> list[dict[str, Any]]:
     for one, other in combinations(range(len(systems)), 2):
         apart = means[:, one] - means[:, other]
         value = float(wilcoxon(apart).pvalue) if np.any(apart) else 1.0
-        found.append({"pair": f"{systems[one]} - {systems[other]}",
-                      "difference": float(apart.mean()), "p": value})  # fmt: skip
+        found.append(
+            {
+                "pair": f"{systems[one]} - {systems[other]}",
+                "difference": float(apart.mean()),
+                "p": value,
+            }
+        )
     for entry, value in zip(found, holm([entry["p"] for entry in found]), strict=True):
         entry["p (Holm)"] = value
     return found
@@ -244,22 +279,41 @@ def chart(
     axes = figure.subplots()
     figure.suptitle(
         f"{systems[best]} is rated {found[best].mean:.1f}, {abs(gap):.1f} "
-        f"{'below' if gap >= 0 else 'above'} the real recordings", fontsize=16, x=0.01, ha="left",
-    )  # fmt: skip
+        f"{'below' if gap >= 0 else 'above'} the real recordings",
+        fontsize=16,
+        x=0.01,
+        ha="left",
+    )
     for place, at in enumerate(order):
         control = systems[at] in (REFERENCE, ANCHOR)
         own = ratings[:, at].mean(axis=1)
         axes.plot(own, [place + 0.2] * len(own), "|", color="#868e96", ms=14, mew=2)
         mean, low, high = found[at]
-        axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="D" if control else "o",
-                      color="#495057" if control else "#1864ab", ms=10, lw=3, capsize=5)  # fmt: skip
-        axes.annotate(f"{mean:.2f}", (mean, place), (0, -20), textcoords="offset points",
-                      fontsize=13, ha="center")  # fmt: skip
+        axes.errorbar(
+            mean,
+            place,
+            xerr=[[mean - low], [high - mean]],
+            fmt="D" if control else "o",
+            color="#495057" if control else "#1864ab",
+            ms=10,
+            lw=3,
+            capsize=5,
+        )
+        axes.annotate(
+            f"{mean:.2f}",
+            (mean, place),
+            (0, -20),
+            textcoords="offset points",
+            fontsize=13,
+            ha="center",
+        )
     axes.set_yticks(range(len(systems)), [systems[at] for at in order], fontsize=14)
     axes.set(xlim=(0.8, 5.2), ylim=(-0.7, len(systems) - 0.4), xticks=range(1, 6))
     axes.tick_params(axis="x", labelsize=13)
-    axes.set_xlabel(f"mean opinion of {ask}, 1 bad to 5 excellent; bar: 95 % interval, "
-                    "strokes: single raters", fontsize=13)  # fmt: skip
+    axes.set_xlabel(
+        f"mean opinion of {ask}, 1 bad to 5 excellent; bar: 95 % interval, strokes: single raters",
+        fontsize=13,
+    )
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

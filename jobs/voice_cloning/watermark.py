@@ -4,11 +4,12 @@ Spread spectrum in the spectrogram: each cell of a grid over time and the band o
 little louder or softer, as the bits of a keyed stream say, and the detector correlates the log
 magnitudes, freed of what neighbouring cells share, with that stream at every shift. Half of the
 columns carry the stream as it is, which tells where the recording begins; the other half carries it
-turned by the message, a number from 0 to 255. A mark is at -25 dB and scales with the speech, so
-silence stays silent. What is not survived: a change of speed or pitch, and whoever tries.
+turned by the message, a number from 0 to 255. The mark is 26 dB below the speech; loud
+cells are changed by a smaller share than soft ones, which costs least for what the detector gains,
+and silence stays silent. What is not survived: a change of speed or pitch, and whoever tries.
 
 The threshold is derived, not fitted. For a sound that knows nothing of the key the signs are fair
-coins, so the normalised sum s of n weighted signs has P(s > t) <= exp(-t^2 / 2) (Hoeffding), and the
+coins, so the normalised sum s of weighted signs has P(s > t) <= exp(-t^2 / 2) (Hoeffding), and the
 best of N shifts and messages passes sqrt(2 ln(N / a)) with a probability of at most a.
 
 Data:    speech of any rate; a key of bytes.
@@ -43,8 +44,10 @@ BAND, WIDTH = (500.0, 3500.0), 2
 """Hertz; bins of the spectrum in a cell."""
 PERIOD = 256
 """Cells in time until the stream begins again: 8.2 s."""
-STRENGTH = 0.1
-"""Of a cell's magnitude, more or less."""
+COST_DB = 26.0
+"""How far below the speech a mark is, in power."""
+SOFTER, MOST = 0.25, 0.35
+"""A cell of power p is changed by a share of its magnitude like p ** -0.25, at most by this one."""
 FLOOR = 1e-6
 """Power below that of the whole recording (-60 dB), under which a cell says nothing."""
 AROUND = (5, 3)
@@ -143,13 +146,34 @@ def _change(samples: np.ndarray, stream: np.ndarray, start: int) -> np.ndarray:
     spectrum = np.fft.rfft(_frames(samples, FRAME // 2), axis=1)
     cells = (start + np.arange(len(spectrum)) * (FRAME // 2)) // CHIP % PERIOD
     gains = np.zeros(spectrum.shape, "float32")
-    gains[:, _bins()] = STRENGTH * np.repeat(stream[cells], WIDTH, axis=1)
+    shares = _shares(np.abs(spectrum) ** 2) * stream[cells]
+    gains[:, _bins()] = np.repeat(shares, WIDTH, axis=1)
     pieces = np.fft.irfft(spectrum * gains, FRAME, axis=1).astype("float32") * _window()
     added = np.zeros((len(pieces) + 1) * (FRAME // 2), "float32")
     for half in (0, 1):  # each window overlaps the next by half
         part = pieces[:, half * FRAME // 2 : (half + 1) * FRAME // 2].ravel()
         added[half * FRAME // 2 :][: part.size] += part
     return added[FRAME // 2 :][: len(samples)]
+
+
+def _shares(power: np.ndarray) -> np.ndarray:
+    """Return by what share of its magnitude to change each cell (frames, cells).
+
+    All shares together cost `COST_DB`; each is at most `MOST`, so a quiet mark may cost less.
+    """
+    import numpy as np
+    from scipy.ndimage import uniform_filter
+
+    cells = power[:, _bins()].reshape(len(power), -1, WIDTH).sum(axis=2)
+    allowed = power.sum() * 10 ** (-COST_DB / 10)
+    around = uniform_filter(cells, AROUND[::-1], mode="nearest")
+    shares = np.maximum(around / max(float(around.mean()), 1e-30), FLOOR) ** -SOFTER
+    low, high = 0.0, 1.0
+    for _ in range(20):  # the cost grows with the factor: find it by halving
+        factor = (low + high) / 2
+        cost = float((np.minimum(factor * shares, MOST) ** 2 * cells).sum())
+        low, high = (low, factor) if cost > allowed else (factor, high)
+    return np.minimum(low * shares, MOST)
 
 
 def evidence(speech: Speech) -> np.ndarray:
@@ -202,8 +226,9 @@ def matched(parts: np.ndarray, key: bytes) -> Detection:
 
     signs = np.fft.rfft(_signs(key), axis=0)
     turned = np.fft.rfft(parts, axis=2).conj() * signs
-    sync, said = (np.fft.irfft(turned[..., first::2].sum(axis=3), PERIOD, axis=2)
-                  for first in (0, 1))  # fmt: skip
+    sync, said = (
+        np.fft.irfft(turned[..., first::2].sum(axis=3), PERIOD, axis=2) for first in (0, 1)
+    )
     spread = np.sqrt(np.square(parts).sum(axis=(2, 3)))
     scores = (sync.max(axis=2) + said.max(axis=2)) / np.maximum(spread, 1e-9)
     best = np.unravel_index(scores.argmax(), scores.shape)
