@@ -151,7 +151,7 @@ CHANGES: dict[str, Callable[[Speech], Speech]] = {
         resampled(speech, 44_100)
     ),
     "MP3, 32 kbit/s": coded("MP3", "MPEG_LAYER_III", 32),
-    "Opus": coded("OGG", "OPUS"),
+    "Opus": lambda speech: coded("OGG", "OPUS")(resampled(speech, 48_000)),
     "Vorbis": coded("OGG", "VORBIS"),
     "half a second cropped": cropped,
     "20 dB quieter": quieter,

@@ -40,18 +40,18 @@ FRAME, STEP = 512, 128
 """Samples of a window, and from one to the next where the detector looks."""
 CHIP = 512
 """Samples that a cell lasts: 32 ms."""
-BAND, WIDTH = (500.0, 3500.0), 2
+BAND, WIDTH = (500.0, 3800.0), 2
 """Hertz; bins of the spectrum in a cell."""
 PERIOD = 256
 """Cells in time until the stream begins again: 8.2 s."""
 COST_DB = 26.0
 """How far below the speech a mark is, in power."""
-SOFTER, MOST = 0.25, 0.35
-"""A cell of power p is changed by a share of its magnitude like p ** -0.25, at most by this one."""
-FLOOR = 1e-6
-"""Power below that of the whole recording (-60 dB), under which a cell says nothing."""
-AROUND = (5, 3)
-"""Cells in time and in frequency whose mean says nothing of the mark."""
+SOFTER, MOST = 0.3, 0.35
+"""A cell of power p is changed by a share of its magnitude like p ** -0.3, at most by this one."""
+FLOOR = 1e-5
+"""Power below that of the whole recording (-50 dB), under which a cell says nothing."""
+AROUND, WIDER = (3, 7), (5, 9)
+"""Cells in time and in frequency: whose mean and whose spread are the speech's own."""
 OUTLIER = 2.0
 FALSE_POSITIVES = 1e-3
 
@@ -166,7 +166,7 @@ def _shares(power: np.ndarray) -> np.ndarray:
 
     cells = power[:, _bins()].reshape(len(power), -1, WIDTH).sum(axis=2)
     allowed = power.sum() * 10 ** (-COST_DB / 10)
-    around = uniform_filter(cells, AROUND[::-1], mode="nearest")
+    around = uniform_filter(cells, AROUND, mode="nearest")
     shares = np.maximum(around / max(float(around.mean()), 1e-30), FLOOR) ** -SOFTER
     low, high = 0.0, 1.0
     for _ in range(20):  # the cost grows with the factor: find it by halving
@@ -211,13 +211,16 @@ def _cells(samples: np.ndarray, floor: float) -> np.ndarray:
 
 
 def _freed(cells: np.ndarray) -> np.ndarray:
-    """Return cells (n, cells) without the mean around each, and without outliers."""
+    """Return cells (n, cells) less the mean around each, by the spread around; no outliers."""
     import numpy as np
     from scipy.ndimage import uniform_filter
 
     rest = cells - uniform_filter(cells, AROUND, mode="nearest")
-    most = OUTLIER * float(np.sqrt(np.mean(rest**2)) if rest.size else 0)
-    return rest.clip(-most, most)
+    usual = float(np.sqrt(np.mean(rest**2))) if rest.size else 0.0
+    spread = np.sqrt(uniform_filter(rest**2, WIDER, mode="nearest"))
+    rest = rest / (spread + usual / 2 + 1e-9)
+    most = OUTLIER * float(np.sqrt(np.mean(rest**2))) if rest.size else 0.0
+    return np.asarray(rest.clip(-most, most))
 
 
 def matched(parts: np.ndarray, key: bytes) -> Detection:
