@@ -53,7 +53,8 @@ FLOOR = 1e-5
 AROUND, WIDER = (3, 7), (5, 9)
 """Cells in time and in frequency: whose mean and whose spread are the speech's own."""
 OUTLIER = 2.0
-FALSE_POSITIVES = 1e-3
+FALSE_POSITIVES = 1e-5
+"""The bound on the share of recordings without a mark in which one is found."""
 
 
 class Detection(NamedTuple):
@@ -205,7 +206,7 @@ def _cells(samples: np.ndarray, floor: float) -> np.ndarray:
     ways, found = CHIP // STEP, []
     for shift in range(ways):
         count = min((len(across) - shift) // ways, PERIOD)
-        cells = across[shift : shift + count * ways].reshape(count, ways, -1).mean(axis=1)
+        cells = across[shift : shift + count * ways].reshape(count, ways, across.shape[1]).mean(1)
         found.append(np.pad(_freed(cells), ((0, PERIOD - count), (0, 0))))
     return np.stack(found).astype("float32")
 
@@ -217,7 +218,7 @@ def _freed(cells: np.ndarray) -> np.ndarray:
 
     rest = cells - uniform_filter(cells, AROUND, mode="nearest")
     usual = float(np.sqrt(np.mean(rest**2))) if rest.size else 0.0
-    spread = np.sqrt(uniform_filter(rest**2, WIDER, mode="nearest"))
+    spread = np.sqrt(np.maximum(uniform_filter(rest**2, WIDER, mode="nearest"), 0))
     rest = rest / (spread + usual / 2 + 1e-9)
     most = OUTLIER * float(np.sqrt(np.mean(rest**2))) if rest.size else 0.0
     return np.asarray(rest.clip(-most, most))
