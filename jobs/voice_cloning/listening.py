@@ -180,7 +180,7 @@ def planned(
         trials = [stimulus for heard in rounds for stimulus in heard]
         early = trials[: max(len(trials) - len(items), 1)]
         again = [early[at] for at in chance.permutation(len(early))[:repeats]]
-        practice = [(REFERENCE, items[own[0]]), (ANCHOR, items[own[0]])]
+        practice = [(REFERENCE, items[own[-1]]), (ANCHOR, items[own[-1]])]
         orders.append([token[stimulus] for stimulus in practice + trials + again])
     return Plan(
         {name: stimulus for stimulus, name in sorted(token.items(), key=lambda e: e[1])}, orders
