@@ -189,16 +189,16 @@ def log_mel(speech: Speech) -> np.ndarray:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
     frames = frames[: 1 + len(speech.samples) // hop]
     spectrum = np.abs(np.fft.rfft(frames * np.hanning(size), axis=1)).astype("float32")
-    found: Any = np.log(np.maximum(spectrum @ _mel_bank(speech.rate, size).T, FLOOR))
+    found: Any = np.log(np.maximum(spectrum @ mel_bank(speech.rate, size).T, FLOOR))
     return np.asarray(found, "float32")
 
 
 @cache
-def _mel_bank(rate: int, size: int) -> np.ndarray:
-    """Return triangles of equal area (80, size // 2 + 1) between 0 and half the rate."""
+def mel_bank(rate: int, size: int, count: int = MELS) -> np.ndarray:
+    """Return triangles of equal area (count, size // 2 + 1) between 0 and half the rate."""
     import numpy as np
 
-    edges = _hertz(np.linspace(0, _mel(rate / 2), MELS + 2))
+    edges = _hertz(np.linspace(0, _mel(rate / 2), count + 2))
     bins = np.fft.rfftfreq(size, 1 / rate)
     rise = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - bins) / np.diff(edges)[1:, None]

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from slipway.errors import InputInvalid
 
-from ..speech import Speech
+from jobs.voice_cloning.speech import Speech
 
 NAMES = ("flite", "xtts", "csm", "orpheus", "kokoro")
 Size = Literal["tiny", "full"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from slipway.errors import InputInvalid
 
-from ..speech import Speech
+from jobs.voice_cloning.speech import Speech
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,0 +1,269 @@
+"""From pairs of sentences to a mapping: warp, map, warp again on what was mapped, and train.
+
+The first warp compares two different voices; once a linear map has brought them closer the second
+is better, and with phones a third. The network is kept at the pass that is best on sentences of
+their own, which it does not learn from.
+
+Data:    prepared pairs of `preparing`.
+Source:  Toda, Saruwatari and Shikano, realignment of converted frames, ICASSP 2001.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import charts, conversion, measure
+from .preparing import Pair
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from slipway import Run
+
+    from .network import Converter
+
+HIDDEN, EPOCHS, BATCH = 256, 16, 256
+RATE, DECAY, WARM = 2e-3, 1e-4, 0.15
+HIDDEN_PHONES = 0.15
+"""The share of pairs whose phones are not told, for recordings that have none."""
+RIDGE = 100.0
+BANK = 20_000
+
+
+class Seen(NamedTuple):
+    """A pair as WORLD sees it: coded envelopes (n, 40) and (m, 40), phones, pitches."""
+
+    pair: Pair
+    source: np.ndarray
+    target: np.ndarray
+    phones: np.ndarray
+    source_pitch: np.ndarray
+    target_pitch: np.ndarray
+
+
+class Matched(NamedTuple):
+    """Frames that belong together: what is seen (n, 405), what is wanted (n, 3, 40)."""
+
+    given: np.ndarray
+    wanted: np.ndarray
+
+
+def seen(pair: Pair) -> Seen:
+    """Analyse a pair."""
+    source = conversion.analysed(pair.source.speech, noisiness=False)
+    target = conversion.analysed(pair.real, noisiness=False)
+    phones = conversion.phone_features(pair.source.phones, len(source.pitch))
+    return Seen(pair, conversion.coded(source.envelope), conversion.coded(target.envelope), phones,
+                source.pitch, target.pitch)  # fmt: skip
+
+
+class Scales(NamedTuple):
+    """Means and deviations (40,) of each side's frames."""
+
+    source_mean: np.ndarray
+    source_scale: np.ndarray
+    target_mean: np.ndarray
+    target_scale: np.ndarray
+
+    def source(self, code: np.ndarray) -> np.ndarray:
+        """Return a normalised source."""
+        normal: np.ndarray = (code - self.source_mean) / self.source_scale
+        return normal
+
+    def target(self, code: np.ndarray) -> np.ndarray:
+        """Return a normalised target."""
+        normal: np.ndarray = (code - self.target_mean) / self.target_scale
+        return normal
+
+
+def scales_of(clips: Sequence[Seen]) -> Scales:
+    """Return the scales of some clips."""
+    import numpy as np
+
+    sides = (np.concatenate([clip.source for clip in clips]),
+             np.concatenate([clip.target for clip in clips]))  # fmt: skip
+    return Scales(*(value for side in sides for value in (side.mean(0), side.std(0))))
+
+
+Warp = tuple["np.ndarray", "np.ndarray"]
+
+
+def matched(clips: Sequence[Seen], warps: Sequence[Warp], scales: Scales,
+            phones: bool = True) -> Matched:  # fmt: skip
+    """Return all pairs of frames, those without a voice on either side left out."""
+    import numpy as np
+
+    given, wanted = [], []
+    for clip, (one, other) in zip(clips, warps, strict=True):
+        heard = conversion.audible(clip.source)[one] & conversion.audible(clip.target)[other]
+        inputs = conversion.inputs_of(scales.source(clip.source), clip.phones if phones else None)
+        given.append(inputs[one[heard]])
+        wanted.append(conversion.with_deltas(scales.target(clip.target))[other[heard]])
+    return Matched(np.concatenate(given).astype("float32"), np.concatenate(wanted))
+
+
+def line(pairs: Matched) -> np.ndarray:
+    """Return the ridge regression (406, 40) of values on inputs; the last row is the intercept."""
+    import numpy as np
+
+    one = np.c_[pairs.given.astype(float), np.ones(len(pairs.given))]
+    gram = one.T @ one + RIDGE * np.eye(one.shape[1])
+    return np.linalg.solve(gram, one.T @ pairs.wanted[:, 0])
+
+
+def warped(clips: Sequence[Seen], scales: Scales) -> tuple[list[Warp], np.ndarray]:
+    """Return how each pair lies on each other after three warps, and the last linear map.
+
+    A clip that is only chosen by is warped too, and no map is fitted to it.
+    """
+    learned = [clip for clip in clips if clip.pair.part == "train"]
+    warps = [measure.aligned(conversion.normal(clip.source)[:, :measure.ORDER],
+                             conversion.normal(clip.target)[:, :measure.ORDER])
+             for clip in clips]  # fmt: skip
+    for phones in (False, True):
+        own = [warp for clip, warp in zip(clips, warps, strict=True) if clip.pair.part == "train"]
+        ridge = line(matched(learned, own, scales, phones))
+        warps = [_again(clip, ridge, scales, phones) for clip in clips]
+    own = [warp for clip, warp in zip(clips, warps, strict=True) if clip.pair.part == "train"]
+    return warps, line(matched(learned, own, scales))
+
+
+def _again(clip: Seen, ridge: np.ndarray, scales: Scales, phones: bool) -> Warp:
+    inputs = conversion.inputs_of(scales.source(clip.source), clip.phones if phones else None)
+    mapped = inputs @ ridge[:-1] + ridge[-1]
+    size = measure.ORDER
+    return measure.aligned(mapped[:, :size], scales.target(clip.target)[:, :size])
+
+
+def fit(run: Run, pairs: Sequence[Pair], method: str, voice: str, target: str,
+        epochs: int | None = None) -> Converter:  # fmt: skip
+    """Learn the mapping of some pairs; resumes where a run was stopped."""
+    clips = [seen(pair) for pair in run.progress(pairs, "analysed")]
+    parts = {part: [clip for clip in clips if clip.pair.part == part]
+             for part in ("train", "choose")}  # fmt: skip
+    scales = scales_of(parts["train"])
+    warps, ridge = warped(clips, scales)
+    own = {part: matched(found, [warp for clip, warp in zip(clips, warps, strict=True)
+                                 if clip.pair.part == part], scales)
+           for part, found in parts.items()}  # fmt: skip
+    seconds = sum(clip.pair.real.seconds for clip in parts["train"])
+    trained = {"clips": len(parts["train"]), "seconds": round(seconds, 1)}
+    model = _begun(parts["train"], scales, ridge, method, voice, target, trained)
+    curve = _trained(run, model, own["train"], own["choose"], epochs or EPOCHS)
+    _spread(model, own["choose"])
+    best = min(range(len(curve)), key=lambda at: curve[at][1])
+    run.log(train_loss=curve[best][0], choose_loss=curve[best][1], pairs=len(own["train"].given),
+            train_seconds=seconds)  # fmt: skip
+    run.figure("loss", charts.loss([row[0] for row in curve], [row[1] for row in curve], best + 1),
+               "Squared error of normalised envelopes with slopes, after each pass.")  # fmt: skip
+    return model.eval()
+
+
+def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str, voice: str,
+           target: str, trained: dict[str, Any]) -> Converter:  # fmt: skip
+    """Return a converter that knows everything but the network's weights."""
+    import numpy as np
+    import torch
+
+    from .network import Converter
+
+    frames = np.concatenate([scales.target(clip.target)[conversion.audible(clip.target)]
+                             for clip in clips])  # fmt: skip
+    frames = frames[:: -(-len(frames) // BANK)]
+    stats = [conversion.pitch_stats([getattr(clip, side) for clip in clips])
+             for side in ("source_pitch", "target_pitch")]  # fmt: skip
+    pitch = [round(value, 9) for side in stats for value in side]
+    torch.manual_seed(0)
+    model = Converter(HIDDEN, len(frames), voice, target, method, pitch, trained)
+    lively = np.mean([scales.target(clip.target)[conversion.audible(clip.target)].std(0)
+                      for clip in clips], 0)  # fmt: skip
+    voices = np.mean([measure.embedding(clip.pair.real) for clip in clips], 0)
+    known = scales._asdict() | {"ridge": ridge, "bank_frames": frames, "liveliness": lively,
+                                "identity": voices / np.linalg.norm(voices)}  # fmt: skip
+    for name, values in known.items():
+        getattr(model, name).copy_(torch.from_numpy(np.asarray(values, "float32")))
+    return model
+
+
+def _trained(run: Run, model: Converter, train: Matched, choose: Matched,
+             epochs: int) -> list[list[float]]:  # fmt: skip
+    """Train the network, keep its best weights, and return the two losses of each pass."""
+    import torch
+
+    from slipway import networks
+
+    networks.settle(run)
+    network = model.mlp
+    torch.manual_seed(run.seed)
+    for layer in network:
+        if isinstance(layer, torch.nn.Linear):
+            layer.reset_parameters()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    curve: list[list[float]] = []
+    best = {name: value.clone() for name, value in network.state_dict().items()}
+    if state := run.resume():
+        tensors = state["tensors"]
+        best = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
+        own = {name: value for name, value in tensors.items() if not name.startswith("best.")}
+        networks.put_back(own, network, optimizer)
+        curve = state["curve"]
+    sides = [tuple(torch.from_numpy(side.astype("float32")) for side in part)
+             for part in (train, choose)]  # fmt: skip
+    for epoch in range(len(curve), epochs):
+        torch.manual_seed(run.seed * 1000 + epoch)
+        losses = [_passed(network, optimizer, *sides[0], epoch, epochs), _loss(network, *sides[1])]
+        if all(losses[1] < row[1] for row in curve):
+            best = {name: value.clone() for name, value in network.state_dict().items()}
+        curve.append(losses)
+        kept = {f"best.{name}": value for name, value in best.items()}
+        run.checkpoint({"curve": curve}, networks.state_of(network, optimizer) | kept)
+    network.load_state_dict(best)
+    network.eval()
+    return curve
+
+
+def _passed(network: torch.nn.Module, optimizer: torch.optim.Optimizer, given: torch.Tensor,
+            wanted: torch.Tensor, epoch: int, epochs: int) -> float:  # fmt: skip
+    """Go through all pairs once; the step grows over the first passes and falls to nothing."""
+    import torch
+
+    network.train()
+    total, steps = 0.0, math.ceil(len(given) / BATCH)
+    phones = given.shape[1] - conversion.PHONE_INPUTS
+    for step, places in enumerate(torch.randperm(len(given)).split(BATCH)):
+        share = (epoch + step / steps) / epochs
+        pace = (
+            share / WARM
+            if share < WARM
+            else (1 + math.cos(math.pi * (share - WARM) / (1 - WARM))) / 2
+        )
+        optimizer.param_groups[0]["lr"] = RATE * max(pace, 1e-3)
+        told = given[places]
+        told[torch.rand(len(told)) < HIDDEN_PHONES, phones:] = 0
+        loss = (network(told) - wanted[places].flatten(1)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += float(loss.detach()) * len(places)
+    return total / len(given)
+
+
+def _loss(network: torch.nn.Module, given: torch.Tensor, wanted: torch.Tensor) -> float:
+    import torch
+
+    network.eval()
+    with torch.inference_mode():
+        return float((network(given) - wanted.flatten(1)).square().mean())
+
+
+def _spread(model: Converter, choose: Matched) -> None:
+    """Keep how far values and slopes are off, on sentences that were not learned from."""
+    import torch
+
+    with torch.inference_mode():
+        found = model.mlp(torch.from_numpy(choose.given)).reshape(choose.wanted.shape)
+    off = (found.double() - torch.from_numpy(choose.wanted)).var(0)
+    model.variances.copy_(off.float())
