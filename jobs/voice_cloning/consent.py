@@ -53,23 +53,36 @@ def check(place: Path, reference: bytes, purpose: str, today: date) -> Consent:
     content of its file), this purpose (one of `PURPOSES`) or this day.
     """
     path = place / FILE if place.is_dir() else place
-    found = read(path)
+    return _covering(read(path), str(path), reference, purpose, today)
+
+
+def granted(given: str | Path, reference: bytes, purpose: str, today: date) -> Consent:
+    """Return the consent in a file, or in a text as a request holds it; see `check`."""
+    if isinstance(given, Path):
+        return check(given, reference, purpose, today)
+    if not given:
+        raise InputInvalid(f"consent: found none; wanted the speaker's consent to {purpose}")
+    return _covering(_read(given.encode(), "consent"), "consent", reference, purpose, today)
+
+
+def _covering(found: Consent, name: str, reference: bytes, purpose: str, today: date) -> Consent:
+    """Return a consent that covers a use; InputInvalid tells what it does not cover."""
     if purpose not in found.purpose:
         raise InputInvalid(
-            f"{path}: purpose: found {', '.join(found.purpose)}; wanted one that names {purpose}"
+            f"{name}: purpose: found {', '.join(found.purpose)}; wanted one that names {purpose}"
         )
     if today > found.expiry:
         raise InputInvalid(
-            f"{path}: expiry: found {found.expiry}, which has passed; wanted {today} or later"
+            f"{name}: expiry: found {found.expiry}, which has passed; wanted {today} or later"
         )
     if today < found.date:
         raise InputInvalid(
-            f"{path}: date: found {found.date}, which is yet to come; wanted {today} or earlier"
+            f"{name}: date: found {found.date}, which is yet to come; wanted {today} or earlier"
         )
     digest = hashlib.sha256(reference).hexdigest()
     if digest not in found.sha256:
         raise InputInvalid(
-            f"{path}: sha256: found {_few(found.sha256)}; wanted {digest}, which is the recording's"
+            f"{name}: sha256: found {_few(found.sha256)}; wanted {digest}, which is the recording's"
         )
     return found
 
@@ -82,7 +95,7 @@ def _few(digests: Sequence[str]) -> str:
 def read(path: Path) -> Consent:
     """Read a consent file. Raises InputInvalid with its name, what was found and wanted."""
     try:
-        content = path.read_bytes()[: LARGEST + 1]
+        content = path.read_bytes()
     except FileNotFoundError:
         raise InputInvalid(
             f"{path}: found no consent; wanted the file that the verb consent writes from a "
@@ -90,12 +103,16 @@ def read(path: Path) -> Consent:
         ) from None
     except OSError as error:
         raise InputInvalid(f"{path}: cannot be read ({error.strerror})") from None
+    return _read(content, str(path))
+
+
+def _read(content: bytes, name: str) -> Consent:
     if len(content) > LARGEST:
-        raise InputInvalid(f"{path}: found more than {LARGEST:,} bytes; wanted a consent file")
+        raise InputInvalid(f"{name}: found more than {LARGEST:,} bytes; wanted a consent file")
     try:
         return parsed(json.loads(content.decode("utf-8")))
     except (ValueError, RecursionError) as error:
-        raise InputInvalid(f"{path}: {error}") from None
+        raise InputInvalid(f"{name}: {error}") from None
 
 
 def parsed(entries: Any) -> Consent:

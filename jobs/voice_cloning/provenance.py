@@ -35,7 +35,6 @@ def record(
     engine: str,
     weights: str,
     consent: Consent | None,
-    message: int,
     text: str = "",
     source: bytes = b"",
     settings: Mapping[str, Any] | None = None,
@@ -43,8 +42,8 @@ def record(
 ) -> dict[str, Any]:
     """Return the sealed record of an output file.
 
-    ``consent`` is None for an engine's own voices. ``message`` is the watermark's. ``source`` is
-    the recording that was converted, if one was; it and the text appear by their hashes only.
+    ``consent`` is None for an engine's own voices. ``source`` is the recording that was converted,
+    if one was; it and the text appear by their hashes only.
     """
     said = {
         "kind": KIND,
@@ -55,7 +54,7 @@ def record(
         "text_sha256": _hash(text.encode()) if text else "",
         "source_sha256": _hash(source) if source else "",
         "consent": _consent(consent),
-        "watermark": {"key": key_name(key), "message": message},
+        "watermark": {"key": key_name(key), "message": message_of(consent)},
         "settings": dict(settings or {}),
         "image": os.environ.get("SLIPWAY_IMAGE", "unknown"),
     }
@@ -75,6 +74,11 @@ def _consent(consent: Consent | None) -> dict[str, Any]:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def message_of(consent: Consent | None) -> int:
+    """Return what a watermark says of a consent: a byte of its digest; 0 where there is none."""
+    return int(consent.digest[:2], 16) if consent else 0
 
 
 def key_name(key: bytes) -> str:

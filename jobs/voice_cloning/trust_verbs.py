@@ -32,7 +32,7 @@ MEASURED = "watermark.json"
     type=PLACE,
     multiple=True,
     required=True,
-    help="A recording, or a folder of them; repeatable.",
+    help="A recording, a zip or folder of them; repeatable.",
 )
 @click.option("--speaker", default="", help="Whose voice it is; empty: to be filled in.")
 @click.option(
@@ -65,10 +65,11 @@ def consent(
     place = to or run.out / agreements.FILE
     if place.exists():
         raise InputInvalid(f"{place}: found a file there; wanted a new one, by --to")
-    files = [file for path in references for file in _sounds(path)]
+    files = [file for path in references for file in ([path] if path.is_file() else _sounds(path))]
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):
-        recordings.heard(content, str(file))
+        if file.suffix.lower() in recordings.FORMATS:
+            recordings.heard(content, str(file))
     with written(place) as part:
         part.write_text(agreements.template(contents, speaker, purposes, today, last), "utf-8")
     run.note(
