@@ -279,7 +279,7 @@ def chart(
     axes = figure.subplots()
     figure.suptitle(
         f"{systems[best]} is rated {found[best].mean:.1f}, {abs(gap):.1f} "
-        f"{'below' if gap >= 0 else 'above'} the real recordings",
+        f"{'below' if gap >= 0 else 'above'} the real recordings ({len(ratings)} raters)",
         fontsize=16,
         x=0.01,
         ha="left",

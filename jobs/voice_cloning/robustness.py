@@ -256,8 +256,7 @@ def chart(unmarked: np.ndarray, marked: Sequence[float], threshold: float) -> Fi
     axes = figure.subplots()
     bare, found = unmarked + threshold, np.asarray(marked) + threshold
     figure.suptitle(
-        f"Marks score {np.median(found):.0f}, other sound {np.median(bare):.1f} at most "
-        f"{bare.max():.1f}: the threshold {threshold:.1f} lies between",
+        f"Marks score {found.min():.1f} and more, sound without a mark {bare.max():.1f} at most",
         fontsize=16,
         x=0.01,
         ha="left",

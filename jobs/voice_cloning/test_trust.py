@@ -577,8 +577,16 @@ def test_measuring_finds_the_marks_and_keeps_what_detect_tells(run, tmp_path):
     assert run.metrics["found_as_it_is__16_bits"] == 1
     assert run.metrics["false_positives"] == 0
     assert json.loads((run.out / trust_verbs.MEASURED).read_text("utf-8"))["tries"] == 24
-    told = trust_verbs._told_of_false_positives(run.out / trust_verbs.MEASURED, 0, 0)
-    assert "Measured on 6 clips" in told
+    measured = run.out / trust_verbs.MEASURED
+    assert "Measured on 6 clips" in trust_verbs._told_of_false_positives(measured, 0, 0)
+
+
+def test_what_was_measured_of_another_mark_is_not_told(tmp_path, monkeypatch):
+    shipped = Path(trust_verbs.__file__).with_name(trust_verbs.MEASURED)
+    assert "Measured on 1,000 clips" in trust_verbs._told_of_false_positives(tmp_path, 0, 0)
+    assert json.loads(shipped.read_text("utf-8"))["rate_high"] < 0.001
+    monkeypatch.setattr(watermark, "STEP", 256)
+    assert "measure-watermark measures it" in trust_verbs._told_of_false_positives(tmp_path, 0, 0)
 
 
 def test_a_test_is_written_and_its_ratings_are_told(run, folder, tmp_path):

@@ -17,6 +17,7 @@ import click
 from slipway import Run
 from slipway.data import written
 from slipway.errors import DataUnavailable, InputInvalid
+from slipway.run import read_json
 
 from . import consent as agreements
 from . import listening, provenance, ratings, robustness, watermark
@@ -153,20 +154,25 @@ def _record_of(path: Path, content: bytes, key: bytes, message: int | None) -> s
     return "; ".join(told) or "holds"
 
 
-def _told_of_false_positives(path: Path, tries: int, found: int) -> str:
-    """Return how often a key was found that was not there: here, and when it was measured."""
+def _told_of_false_positives(place: Path, tries: int, found: int) -> str:
+    """Return how often a key was found that was not there: here, and when it was measured.
+
+    ``place`` is what `measure_watermark` wrote; what comes with the job stands in for it.
+    """
     told = (
         f"By its derivation a threshold is passed by chance at most once in "
         f"{1 / watermark.FALSE_POSITIVES:,.0f} recordings. Here other keys passed {found} of "
         f"{tries:,} times."
     )
-    if not path.is_file():
-        return f"{told} The verb measure-watermark measures it on clips without a mark."
-    kept = json.loads(path.read_text("utf-8"))
-    return (
-        f"{told} Measured on {kept['clips']:,} clips without a mark: {kept['passed']:,} of "
-        f"{kept['tries']:,} tries passed, so at most {kept['rate_high']:.3%} (95 %)."
-    )
+    for path in (place, Path(__file__).with_name(MEASURED)):
+        kept = read_json(path)
+        if kept.get("settings") == watermark.settings():
+            return (
+                f"{told} Measured on {kept['clips']:,} clips without a mark ({kept['audio']}): "
+                f"{kept['passed']:,} of {kept['tries']:,} tries passed, so at most "
+                f"{kept['rate_high']:.3%} do (95 %)."
+            )
+    return f"{told} The verb measure-watermark measures it on clips without a mark."
 
 
 @click.option(
@@ -217,7 +223,7 @@ def measure_watermark(
     bare = robustness.falsely(robustness.cut(clips, unmarked, seed + 1), seed + 1, keys)
     other = robustness.falsely(chosen, seed + 2, keys, b"another key")
     _tell_costs(run, chosen, seed)
-    _keep_false_positives(run, bare, other)
+    _keep_false_positives(run, bare, other, ", ".join(place.stem for place in audio))
     run.log(**{f"found_{_plain(row['after'])}": row["found"] / row["of"] for row in rows})
     own = [
         watermark.found(watermark.marked(clip.speech, key := robustness.key_number(at, seed)), key)
@@ -249,11 +255,13 @@ def _tell_costs(run: Run, clips: Sequence[robustness.Clip], seed: int) -> None:
     )
 
 
-def _keep_false_positives(run: Run, bare: Any, other: Any) -> None:
+def _keep_false_positives(run: Run, bare: Any, other: Any, audio: str) -> None:
     """Record how often a key was found that was not there."""
     passed, tries = int((bare > 0).sum()), bare.size
     high = robustness.interval(passed, tries)[1]
     kept = {
+        "settings": watermark.settings(),
+        "audio": audio,
         "clips": len(bare),
         "tries": tries,
         "passed": passed,

@@ -242,6 +242,22 @@ def matched(parts: np.ndarray, key: bytes) -> Detection:
     return Detection(score, threshold, present, message if present else None)
 
 
+def settings() -> dict[str, object]:
+    """Return what the figures of a measurement depend on."""
+    return {
+        "rate": RATE,
+        "frame": [FRAME, STEP],
+        "cell": [CHIP, WIDTH],
+        "band": list(BAND),
+        "period": PERIOD,
+        "cost_db": COST_DB,
+        "shares": [SOFTER, MOST],
+        "floor": FLOOR,
+        "around": [list(AROUND), list(WIDER), OUTLIER],
+        "false_positives": FALSE_POSITIVES,
+    }
+
+
 def threshold_of(tries: int, false_positives: float = FALSE_POSITIVES) -> float:
     """Return what the best of so many matches passes by chance, at most so often."""
     return math.sqrt(2 * math.log(tries / false_positives))
