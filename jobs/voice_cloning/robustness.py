@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SECONDS = (2.0, 5.0)
 """Length of a clip, drawn between these."""
+MP3_KILOBITS = ((32_000, (32, 320)), (16_000, (8, 160)), (0, (8, 64)))
+"""Least and most kilobits a second of an MP3 file, by the samples a second it is for."""
 FILES, LARGEST = 5000, 64 << 20
 """At most so many recordings are read, of at most so many bytes each."""
 
@@ -110,7 +112,7 @@ def _coded(speech: Speech, kind: str, subtype: str, kilobits: float) -> Speech:
     file = io.BytesIO()
     told: dict[str, Any] = {}
     if kind == "MP3":
-        low, high = (32, 320) if speech.rate >= 32_000 else (8, 160)
+        low, high = next(span for rate, span in MP3_KILOBITS if speech.rate >= rate)
         told = {"bitrate_mode": "CONSTANT", "compression_level": (high - kilobits) / (high - low)}
     soundfile.write(file, speech.samples, speech.rate, subtype, format=kind, **told)
     samples, rate = soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")
