@@ -21,7 +21,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slipway.errors import InputInvalid
+from slipway.errors import DataUnavailable, InputInvalid
 
 from .listening import ANCHOR, REFERENCE
 
@@ -70,6 +70,10 @@ class Interval(NamedTuple):
 
 def key_in(path: Path) -> dict[str, Any]:
     """Read the key that `listening.key_of` made. Raises InputInvalid where it is none."""
+    if not path.is_file():
+        raise DataUnavailable(
+            f"{path}: no such file; wanted the key that mos wrote beside its page"
+        )
     try:
         found = json.loads(path.read_text("utf-8"))
         stimuli = {

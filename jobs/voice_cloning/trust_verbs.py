@@ -64,17 +64,17 @@ def consent(
     today = datetime.now(UTC).date()
     last = expiry.date() if expiry else today + timedelta(days=365)
     place = to or run.out / agreements.FILE
-    if place.exists():
-        raise InputInvalid(f"{place}: found a file there; wanted a new one, by --to")
     files = [file for path in references for file in ([path] if path.is_file() else _sounds(path))]
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):
         if file.suffix.lower() in recordings.FORMATS:
             recordings.heard(content, str(file))
+    if place.exists():
+        raise InputInvalid(f"{place}: found a file there; wanted a new one, by --to")
     with written(place) as part:
         part.write_text(agreements.template(contents, speaker, purposes, today, last), "utf-8")
     run.note(
-        f"{place}: consent for {len(files)} recordings until {last}. Let the speaker read and "
+        f"{place}: consent for recordings ({len(files)}) until {last}. Let the speaker read and "
         f"sign what it says{'' if speaker else '; fill in who that is'}."
     )
 
@@ -133,7 +133,7 @@ def _detected(path: Path, key: bytes, keys: int, seed: int) -> dict[str, Any]:
         "marked": "yes" if found.present else "no",
         "score": round(found.score, 2),
         "threshold": round(found.threshold, 2),
-        "message": found.message,
+        "message": "" if found.message is None else found.message,
         "record": _record_of(path, content, key, found.message),
         "best other key": round(max((other.score for other in others), default=0.0), 2),
         "other keys found": sum(other.present for other in others),
