@@ -44,6 +44,23 @@ class Clip(NamedTuple):
     speech: Speech
 
 
+class Mark(NamedTuple):
+    """A clip before and after it was marked, with what."""
+
+    bare: Speech
+    marked: Speech
+    key: bytes
+    message: int
+
+
+class After(NamedTuple):
+    """What a detector says of marked clips after a change, and how many messages are right."""
+
+    name: str
+    answers: list[watermark.Detection]
+    right: int
+
+
 def recordings_in(place: Path) -> list[Clip]:
     """Read the recordings of a file, a folder or a zip, those of at least two seconds."""
     found = []
@@ -177,38 +194,22 @@ def key_number(number: int, seed: int) -> bytes:
     return hashlib.sha256(f"key {seed} {number}".encode()).digest()
 
 
-def found_after(clips: Sequence[Clip], seed: int) -> Iterator[dict[str, Any]]:
-    """Mark clips and yield for each change how many marks are found, and whose message holds."""
-    marks = [
-        (clip.speech, key_number(at, seed), at % watermark.PERIOD) for at, clip in enumerate(clips)
-    ]
-    marked = [watermark.marked(*entry) for entry in marks]
+def marks(clips: Sequence[Clip], seed: int) -> list[Mark]:
+    """Mark each clip with a key of its own and one message after the other."""
+    found = []
+    for at, clip in enumerate(clips):
+        key, message = key_number(at, seed), at % watermark.PERIOD
+        found.append(Mark(clip.speech, watermark.marked(clip.speech, key, message), key, message))
+    return found
+
+
+def found_after(made: Sequence[Mark]) -> Iterator[After]:
+    """Put marked clips through each of `CHANGES` and look for their marks."""
     for name, change in CHANGES.items():
-        answers = [
-            watermark.found(change(entry), key)
-            for entry, (_, key, _) in zip(marked, marks, strict=True)
-        ]
-        right = [
-            answer.message == message
-            for answer, (_, _, message) in zip(answers, marks, strict=True)
-            if answer.present
-        ]
-        scores = sorted(answer.score - answer.threshold for answer in answers)
-        yield {
-            "after": name,
-            "found": sum(answer.present for answer in answers),
-            "of": len(clips),
-            "message right": sum(right),
-            "margin of the worst 1 %": scores[len(scores) // 100],
-        }
-
-
-def costs(clips: Sequence[Clip], seed: int) -> list[float]:
-    """Return what a mark costs each clip in dB."""
-    return [
-        cost(clip.speech, watermark.marked(clip.speech, key_number(at, seed)))
-        for at, clip in enumerate(clips)
-    ]
+        answers = [watermark.found(change(mark.marked), mark.key) for mark in made]
+        pairs = zip(answers, made, strict=True)
+        right = sum(answer.message == mark.message for answer, mark in pairs)
+        yield After(name, answers, right)
 
 
 def falsely(clips: Sequence[Clip], seed: int, keys: int, mark: bytes = b"") -> np.ndarray:
@@ -238,25 +239,26 @@ def interval(hits: int, tries: int) -> tuple[float, float]:
     return low, high
 
 
-def speed(clips: Sequence[Clip]) -> tuple[float, float]:
+def speed(clips: Sequence[Speech]) -> tuple[float, float]:
     """Return the processor's seconds for a second of speech: to mark, and to look for a mark."""
-    seconds = sum(clip.speech.seconds for clip in clips)
+    seconds = sum(clip.seconds for clip in clips)
     start = time.process_time()
-    marked = [watermark.marked(clip.speech, b"speed") for clip in clips]
+    marked = [watermark.marked(clip, b"speed") for clip in clips]
     between = time.process_time()
     for speech in marked:
         watermark.found(speech, b"speed")
     return (between - start) / seconds, (time.process_time() - between) / seconds
 
 
-def chart(unmarked: np.ndarray, marked: Sequence[float], threshold: float) -> Figure:
-    """Draw the scores of clips without a mark beside those with one, and the threshold."""
+def chart(unmarked: np.ndarray, answers: Sequence[watermark.Detection]) -> Figure:
+    """Draw scores less threshold of clips without a mark beside answers about those with one."""
     import numpy as np
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     axes = figure.subplots()
-    bare, found = unmarked + threshold, np.asarray(marked) + threshold
+    threshold = answers[0].threshold
+    bare, found = unmarked + threshold, np.array([answer.score for answer in answers])
     figure.suptitle(
         f"Marks score {found.min():.1f} and more, sound without a mark {bare.max():.1f} at most",
         fontsize=16,

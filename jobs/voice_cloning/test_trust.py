@@ -570,7 +570,9 @@ def test_detect_tells_marked_from_bare_and_reads_the_record(run, tmp_path, monke
     assert "0 of 20 times" in run.pieces[1]["text"]
 
 
-def test_measuring_finds_the_marks_and_keeps_what_detect_tells(run, tmp_path):
+def test_measuring_finds_the_marks_and_keeps_what_detect_tells(run, tmp_path, monkeypatch):
+    first = list(robustness.CHANGES.items())[:2]
+    monkeypatch.setattr(robustness, "CHANGES", dict(first))
     for seed in range(3):
         (tmp_path / f"{seed}.wav").write_bytes(written(babble(6.0, seed=seed)))
     trust_verbs.measure_watermark(run, (tmp_path,), 6, 6, 4, seed=0)

@@ -209,45 +209,54 @@ def measure_watermark(
     """Measure how often the mark is found after what, and how often where there is none."""
     clips = [clip for place in audio for clip in robustness.recordings_in(place)]
     chosen = robustness.cut(clips, marked, seed)
-    rows = list(
-        run.progress(robustness.found_after(chosen, seed), "changes", len(robustness.CHANGES))
+    made = robustness.marks(chosen, seed)
+    changes = run.progress(robustness.found_after(made), "changes", len(robustness.CHANGES))
+    after = list(changes)
+    run.table(
+        "found",
+        [_found_row(found) for found in after],
+        f"Marks found in {marked} clips of 2 to 5 s from {len(clips)} recordings.",
     )
-    for row in rows:
-        low, high = robustness.interval(row["found"], row["of"])
-        row |= {
-            "share": f"{row['found'] / row['of']:.1%}",
-            "95 % interval": f"{low:.1%} to {high:.1%}",
-            "margin of the worst 1 %": round(row["margin of the worst 1 %"], 2),
-        }
-    run.table("found", rows, f"Marks found in clips of 2 to 5 s from {len(clips)} recordings.")
     bare = robustness.falsely(robustness.cut(clips, unmarked, seed + 1), seed + 1, keys)
     other = robustness.falsely(chosen, seed + 2, keys, b"another key")
-    _tell_costs(run, chosen, seed)
+    _tell_costs(run, made)
     _keep_false_positives(run, bare, other, ", ".join(place.stem for place in audio))
-    run.log(**{f"found_{_plain(row['after'])}": row["found"] / row["of"] for row in rows})
-    own = [
-        watermark.found(watermark.marked(clip.speech, key := robustness.key_number(at, seed)), key)
-        for at, clip in enumerate(chosen)
-    ]
+    run.log(**{f"found_{_plain(found.name)}": _share(found) for found in after})
     run.figure(
         "scores",
-        robustness.chart(bare, [one.score - one.threshold for one in own], own[0].threshold),
+        robustness.chart(bare, after[0].answers),
         "Clips of 2 to 5 s. The threshold is derived, not fitted to them.",
     )
+
+
+def _share(after: robustness.After) -> float:
+    return sum(answer.present for answer in after.answers) / len(after.answers)
+
+
+def _found_row(after: robustness.After) -> dict[str, Any]:
+    found = sum(answer.present for answer in after.answers)
+    low, high = robustness.interval(found, len(after.answers))
+    return {
+        "after": after.name,
+        "found": f"{_share(after):.1%}",
+        "95 % interval": f"{low:.1%} to {high:.1%}",
+        "message right": f"{after.right / len(after.answers):.1%}",
+        "least score": round(min(answer.score for answer in after.answers), 1),
+    }
 
 
 def _plain(text: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in text.lower())
 
 
-def _tell_costs(run: Run, clips: Sequence[robustness.Clip], seed: int) -> None:
+def _tell_costs(run: Run, made: Sequence[robustness.Mark]) -> None:
     """Record what marks cost in sound and in time."""
     import numpy as np
 
-    costs = robustness.costs(clips, seed)
+    costs = [robustness.cost(mark.bare, mark.marked) for mark in made]
     low, middle = float(np.min(costs)), float(np.median(costs))
     run.log(snr_median_db=middle, snr_least_db=low)
-    marking, finding = robustness.speed(clips[:50])
+    marking, finding = robustness.speed([mark.bare for mark in made[:50]])
     run.note(
         f"A mark is {middle:.1f} dB below the speech (median; {low:.1f} dB in the worst clip). "
         f"Seconds of processor time for a second of speech: {marking:.4f} to mark, "
