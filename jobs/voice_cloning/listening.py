@@ -70,16 +70,24 @@ class Plan(NamedTuple):
     """Names in the order of each rater; the first `PRACTICE` are practice."""
 
 
-def clips_in(folder: Path) -> dict[str, dict[str, Speech]]:
-    """Read the clips of each system. Raises InputInvalid where a system lacks a sentence."""
+def clips_in(folder: Path, ask: str = "naturalness") -> dict[str, dict[str, Speech]]:
+    """Read the clips of each system. Raises InputInvalid where a system lacks a sentence.
+
+    What is bad at being natural is made of the reference (`with_anchor`); what is bad at being like
+    the target, another person, must be there.
+    """
     if not folder.is_dir():
         raise DataUnavailable(f"{folder}: no such folder; wanted one with a folder a system")
     systems = sorted(path for path in folder.iterdir() if path.is_dir())
-    names = [path.name for path in systems]
-    if REFERENCE not in names or len(names) < 2 or ANCHOR in names:
+    names = {path.name for path in systems}
+    needed = {REFERENCE, ANCHOR} if ask == "similarity" else {REFERENCE}
+    if names & {REFERENCE, ANCHOR} != needed or len(names) <= len(needed):
+        about = (
+            "and anchor, another person," if ask == "similarity" else "(the anchor is made of it)"
+        )
         raise InputInvalid(
-            f"{folder}: found folders {', '.join(names) or 'none'}; wanted {REFERENCE} and one or "
-            f"more systems ({ANCHOR} is made)"
+            f"{folder}: found folders {', '.join(sorted(names)) or 'none'}; wanted {REFERENCE} "
+            f"{about} and one or more systems"
         )
     files = {
         path.name: {
@@ -135,11 +143,11 @@ def anchor(speech: Speech, kind: str, seed: int) -> Speech:
 
 
 def with_anchor(clips: Clips, kind: str, seed: int) -> dict[str, dict[str, Speech]]:
-    """Add the anchor, made of the reference, and bring all clips to one level."""
+    """Add the anchor, where it is not there, and bring all clips to one level."""
     bad = {item: anchor(clip, kind, seed) for item, clip in clips[REFERENCE].items()}
     return {
         system: {item: levelled(clip) for item, clip in own.items()}
-        for system, own in {**clips, ANCHOR: bad}.items()
+        for system, own in {ANCHOR: bad, **clips}.items()
     }
 
 

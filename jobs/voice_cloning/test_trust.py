@@ -374,6 +374,17 @@ def test_the_anchors_are_as_bad_as_they_say():
     assert np.sum(dull[16_400:] ** 2) < 1e-4 * np.sum(dull**2)  # above 4.1 kHz
 
 
+def test_for_likeness_the_anchor_is_another_person(folder):
+    with pytest.raises(InputInvalid, match="wanted reference and anchor, another person"):
+        listening.clips_in(folder, "similarity")
+    (folder / "two").rename(folder / "anchor")
+    with pytest.raises(InputInvalid, match="the anchor is made of it"):
+        listening.clips_in(folder)
+    clips = listening.clips_in(folder, "similarity")
+    kept = listening.with_anchor(clips, "noise", 0)["anchor"]["a"]
+    np.testing.assert_array_equal(kept.samples, listening.levelled(clips["anchor"]["a"]).samples)
+
+
 def test_folders_that_do_not_match_are_refused(folder, tmp_path):
     (folder / "two" / "c.wav").rename(folder / "two" / "d.wav")
     with pytest.raises(InputInvalid, match=r"two: found clips a, b, d; wanted a, b, c"):

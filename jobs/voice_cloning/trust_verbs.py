@@ -341,7 +341,7 @@ def mos(
     if (ask == "similarity") != (voice is not None):
         raise click.UsageError("--voice and --ask similarity go together; found one of them")
     target = recordings.read(voice.read_bytes(), str(voice)) if voice else None
-    heard = listening.with_anchor(listening.clips_in(clips or run.out / "clips"), anchor, seed)
+    heard = listening.with_anchor(listening.clips_in(clips or run.out / "clips", ask), anchor, seed)
     items = sorted(heard[listening.REFERENCE])
     plan = listening.planned(list(heard), items, raters, repeats, seed)
     folder = run.out / "listening"
