@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from slipway.data import written
 from slipway.errors import InputInvalid
 
 from .consent import Consent
@@ -96,6 +97,14 @@ def seal(said: Mapping[str, Any], key: bytes) -> str:
 def beside(output: Path) -> Path:
     """Return where the record of an output file is."""
     return output.with_name(output.name + SUFFIX)
+
+
+def keep(output: Path, found: Mapping[str, Any]) -> Path:
+    """Write a record beside its output."""
+    path = beside(output)
+    with written(path) as part:
+        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:

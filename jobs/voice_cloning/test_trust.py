@@ -199,6 +199,20 @@ def test_it_is_found_in_a_part_of_a_longer_recording():
     assert not watermark.found(Speech(np.concatenate([bare, bare]), 16_000), KEY).present
 
 
+def test_a_long_recording_is_searched_without_filling_the_memory():
+    import tracemalloc
+
+    speech = babble(5.0)
+    marked = watermark.marked(speech, KEY, 3).samples
+    long = Speech(np.concatenate([np.tile(speech.samples, 24), marked]), 16_000)
+    tracemalloc.start()
+    found = watermark.found(long, KEY)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.message == 3
+    assert most < 60 << 20
+
+
 def test_pieces_of_a_stream_bear_one_mark():
     speech = babble(6.0)
     pieces = [Speech(speech.samples[at : at + 16_000], 16_000) for at in range(0, 96_000, 16_000)]
@@ -572,7 +586,7 @@ def test_detect_tells_marked_from_bare_and_reads_the_record(run, tmp_path, monke
     path = tmp_path / "sound" / "marked.wav"
     path.write_bytes(marked)
     record = provenance.record(marked, KEY, engine="flite", weights="built in", consent=agreed)
-    provenance.beside(path).write_text(json.dumps(record), "utf-8")
+    provenance.keep(path, record)
     trust_verbs.detect(run, tmp_path / "sound", keys=10, seed=0)
     rows = run.pieces[0]["rows"]
     assert [row["marked"] for row in rows] == ["no", "yes"]
