@@ -33,8 +33,11 @@ def loss(trained: Sequence[float], checked: Sequence[float], best: int) -> Figur
     axes.plot(passes, checked, color=ORANGE, label="sentences to choose by")
     axes.axvline(best, color=INK, lw=0.8, ls=":")
     axes.annotate(f" pass {best} is kept", (best, max(checked)), va="top")
-    axes.set(xlabel="pass over the paired frames", ylabel="squared error (variance = 1)",
-             title=f"The mapping explains {1 - min(checked):.0%} of unseen sentences' variation")  # fmt: skip
+    axes.set(
+        xlabel="pass over the paired frames",
+        ylabel="squared error (variance = 1)",
+        title=f"The mapping explains {1 - min(checked):.0%} of unseen sentences' variation",
+    )
     axes.legend(frameon=False)
     return figure
 
@@ -81,8 +84,11 @@ def pitches(text: str, shown: Mapping[str, Speech]) -> Figure:
         colour = next((value for key, value in COLOURS.items() if key in name), INK)
         axes.plot(share, hertz, color=colour, label=f"{name}: {means[name]:.0f} Hz", lw=1.8)
     first, *_, last = means.values()
-    axes.set(xlabel="share of the sentence (%)", ylabel="pitch (Hz)",
-             title=f"The clone leaves the source's {first:.0f} Hz for the target's {last:.0f} Hz")  # fmt: skip
+    axes.set(
+        xlabel="share of the sentence (%)",
+        ylabel="pitch (Hz)",
+        title=f"The clone leaves the source's {first:.0f} Hz for the target's {last:.0f} Hz",
+    )
     axes.set_yscale("log")
     axes.set_yticks([80, 120, 160, 200, 260, 340], [80, 120, 160, 200, 260, 340])
     axes.minorticks_off()
@@ -108,8 +114,11 @@ def likeness(same: np.ndarray, different: np.ndarray, threshold: float,
                       color=INK, fontsize=9)  # fmt: skip
     above = marks.get("clone", 0) >= threshold
     side = "taken for the target" if above else "still told from the target"
-    axes.set(xlabel="similarity of two recordings (cosine)", ylabel="density",
-             title=f"The clone is {side}: above {threshold:.2f} the meter says one speaker")  # fmt: skip
+    axes.set(
+        xlabel="similarity of two recordings (cosine)",
+        ylabel="density",
+        title=f"The clone is {side}: above {threshold:.2f} the meter says one speaker",
+    )
     axes.legend(frameon=False, loc="upper left")
     return figure
 

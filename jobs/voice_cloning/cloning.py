@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from slipway.errors import InputInvalid
 
 from . import conversion, corpus
-from . import speech as sound
 from .engines import flite
 from .speech import Speech
 
@@ -66,8 +65,13 @@ def borrowed(speech: Speech, reference: Speech) -> Speech:
     """
     own, other = _frames(speech), _frames(reference)
     codes = [conversion.coded(frames.envelope) for frames in (own, other)]
-    means, scales = zip(*((code[heard].mean(0), code[heard].std(0)) for code, heard in
-                          ((code, conversion.audible(code)) for code in codes)), strict=True)  # fmt: skip
+    means, scales = zip(
+        *(
+            (code[heard].mean(0), code[heard].std(0))
+            for code, heard in ((code, conversion.audible(code)) for code in codes)
+        ),
+        strict=True,
+    )
     code = (codes[0] - means[0]) / scales[0] * scales[1] + means[1]
     stats = [conversion.pitch_stats([frames.pitch]) for frames in (own, other)]
     pitch = conversion.moved(own.pitch, *stats)

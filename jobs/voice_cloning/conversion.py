@@ -13,9 +13,8 @@ Source:  Morise, Yokomori and Ozawa, WORLD, IEICE Transactions 2016; Tokuda et a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import measure
 from . import speech as sound
 from .speech import Speech
 
@@ -29,17 +28,57 @@ CODED = 40
 """Numbers of an envelope after WORLD's coding on the mel scale."""
 CONTEXT = 3
 """Frames to each side that a frame is mapped with, every second one."""
-PHONES = (
-    "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh "
-    "uw v w y z zh"
-).split()
+PHONES = [
+    "pau",
+    "aa",
+    "ae",
+    "ah",
+    "ao",
+    "aw",
+    "ax",
+    "ay",
+    "b",
+    "ch",
+    "d",
+    "dh",
+    "eh",
+    "er",
+    "ey",
+    "f",
+    "g",
+    "hh",
+    "ih",
+    "iy",
+    "jh",
+    "k",
+    "l",
+    "m",
+    "n",
+    "ng",
+    "ow",
+    "oy",
+    "p",
+    "r",
+    "s",
+    "sh",
+    "t",
+    "th",
+    "uh",
+    "uw",
+    "v",
+    "w",
+    "y",
+    "z",
+    "zh",
+]
 PHONE_INPUTS = 3 * len(PHONES) + 2
 INPUTS = CODED * (2 * CONTEXT + 1) + PHONE_INPUTS
 PHONE_WEIGHT = 2.0
 DELTAS = ((0.0, 1.0, 0.0), (-0.5, 0.0, 0.5), (1.0, -2.0, 1.0))
 """Windows of a trajectory: the value, its slope and its bend."""
-LOUD_DB = 45.0
-"""Frames this far below a clip's loudest hold no voice and are paired with nothing."""
+LOUD, LOUDEST = 6.0, 95
+"""Frames that are this much below a clip's loud ones hold no voice and are paired with nothing: in
+the first coded number, of which 1 is 5 dB, and as a percentile."""
 
 
 class Frames(NamedTuple):
@@ -107,13 +146,6 @@ def moved(pitch: np.ndarray, source: PitchStats, target: PitchStats) -> np.ndarr
     with np.errstate(divide="ignore"):
         logs = (np.log(pitch) - source.mean) / source.spread * target.spread + target.mean
     return np.where(pitch > 0, np.exp(logs), 0.0)
-
-
-def loudness(code: np.ndarray) -> np.ndarray:
-    """Return the level (n,) of coded frames in dB; the first number is a sum of log amplitudes."""
-    import numpy as np
-
-    return np.asarray(code[:, 0] * 20 / np.log(10) / 40**0.5)
 
 
 def phone_features(phones: Sequence[Phone], count: int) -> np.ndarray:
@@ -200,6 +232,8 @@ def normal(code: np.ndarray) -> np.ndarray:
 
 def audible(code: np.ndarray) -> np.ndarray:
     """Tell for each frame whether it is loud enough to hold a voice."""
-    level = loudness(code)
-    heard: np.ndarray = level > level.max() - LOUD_DB
+    import numpy as np
+
+    level = code[:, 0]
+    heard: np.ndarray = level > np.percentile(level, LOUDEST) - LOUD
     return heard

@@ -1,7 +1,7 @@
 """Recordings made ready to learn from: trimmed, cut at pauses, of one loudness, or rejected.
 
-Data:    LJ Speech, VCTK and LibriSpeech as they are laid out, in a folder or a zip file, or a folder
-         of recordings with or without NAME.txt beside each.
+Data:    LJ Speech, VCTK and LibriSpeech as they are laid out, in a folder or a zip file, or a
+         folder of recordings with or without NAME.txt beside each.
 Source:  loudness: ITU-R BS.1770-4 and EBU R 128.
 """
 
@@ -24,7 +24,6 @@ from .speech import Speech
 if TYPE_CHECKING:
     import numpy as np
 
-    from slipway import Run
 
 SOUNDS = {*sound.FORMATS}
 MOST_BYTES = 256 * 2**20

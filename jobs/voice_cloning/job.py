@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 job = Job.here(__file__, trusted=("jobs.voice_cloning.network.Converter",))
 
 FLITE = ("slt", "rms", "awb", "kal16")
-METHODS = ("mlp", "ridge", "knn", "mix")
+METHODS = ("ridge", "mlp", "knn", "mix")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -47,8 +47,12 @@ def permitted(reference: bytes, consent: str | Path, purpose: str) -> None:
 
 
 @job.prepare
-@click.option("--source", type=click.Choice(FLITE), default=None,
-              help="The voice of flite to map from; default slt, and rms for the sample.")  # fmt: skip
+@click.option(
+    "--source",
+    type=click.Choice(FLITE),
+    default=None,
+    help="The voice of flite to map from; default slt, and rms for the sample.",
+)
 @click.option("--fold", type=click.IntRange(0, 4), default=0, show_default=True,
               help="Which fifth of the sentences is held out.")  # fmt: skip
 @click.option("--consent", type=FILE, default=None, help="The speaker's, for data of your own.")
@@ -64,8 +68,8 @@ def prepare(run: Run, source: str | None, fold: int, consent: Path | None) -> No
 
 
 @job.train
-@click.option("--method", type=click.Choice(METHODS), default="mlp", show_default=True,
-              help="How frames are mapped: ridge is clearest, knn most alike.")  # fmt: skip
+@click.option("--method", type=click.Choice(METHODS), default="ridge", show_default=True,
+              help="How frames are mapped.")  # fmt: skip
 def train(run: Run, method: str) -> Converter:
     """Learn to map the source voice's frames to the target's."""
     from . import corpus, learning, preparing
@@ -78,15 +82,15 @@ def train(run: Run, method: str) -> Converter:
 @job.evaluate
 @click.option("--ways", type=click.Choice(["chosen", "all"]), default="chosen", show_default=True,
               help="Measure the chosen way to map, or all of them.")  # fmt: skip
-@click.option("--new", type=click.IntRange(1), default=12, show_default=True,
-              help="New sentences to say.")  # fmt: skip
-def evaluate(run: Run, model: Converter, ways: str, new: int) -> None:
+@click.option("--new", type=click.IntRange(1, 12), default=None,
+              help="New sentences to say; default 12, and 5 on the sample.")  # fmt: skip
+def evaluate(run: Run, model: Converter, ways: str, new: int | None) -> None:
     """Say held-out and new sentences by source and clone; measure, draw and let listen."""
     from . import outcomes
 
     chosen = model.settings["method"]
     asked = ["source", chosen] if ways == "chosen" else ["source", "pitch", *METHODS]
-    said = outcomes.collected(run, model, asked, new)
+    said = outcomes.collected(run, model, asked, new or (5 if run.tier == "sample" else 12))
     outcomes.told(run, model, said, asked)
 
 
@@ -154,8 +158,9 @@ class Request(Input):
     reference: Annotated[bytes, SOUND] = Field(
         b"", description="A recording of 3 s or more whose voice is borrowed."
     )
-    consent: str = Field("", max_length=10_000,
-                         description="The consent of the reference's speaker, as JSON.")  # fmt: skip
+    consent: str = Field(
+        "", max_length=10_000, description="The consent of the reference's speaker, as JSON."
+    )
 
 
 class Spoken(Output):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import charts, conversion, measure
+from . import charts, cloning, conversion, measure
 from .preparing import Pair
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from .network import Converter
 
-HIDDEN, EPOCHS, BATCH = 256, 16, 256
+HIDDEN, EPOCHS, BATCH = 192, 8, 512
 RATE, DECAY, WARM = 2e-3, 1e-4, 0.15
 HIDDEN_PHONES = 0.15
 """The share of pairs whose phones are not told, for recordings that have none."""
 RIDGE = 100.0
+SHARES, NEARLY = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5), 1.01
+"""Of the source's own envelope; and how near to the least distortion is as good."""
 BANK = 20_000
 
 
@@ -154,6 +156,11 @@ def fit(run: Run, pairs: Sequence[Pair], method: str, voice: str, target: str,
     model = _begun(parts["train"], scales, ridge, method, voice, target, trained)
     curve = _trained(run, model, own["train"], own["choose"], epochs or EPOCHS)
     _spread(model, own["choose"])
+    model.settings["detail"] = details(model, parts["choose"])
+    rows = [{"way": name, "share of the source's detail": share}
+            for name, share in model.settings["detail"].items()]  # fmt: skip
+    run.table("detail", rows, "How much of the source's own envelope is kept: the share with the "
+              "least distortion on sentences to choose by.")  # fmt: skip
     best = min(range(len(curve)), key=lambda at: curve[at][1])
     run.log(train_loss=curve[best][0], choose_loss=curve[best][1], pairs=len(own["train"].given),
             train_seconds=seconds)  # fmt: skip
@@ -177,7 +184,7 @@ def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str
              for side in ("source_pitch", "target_pitch")]  # fmt: skip
     pitch = [round(value, 9) for side in stats for value in side]
     torch.manual_seed(0)
-    model = Converter(HIDDEN, len(frames), voice, target, method, pitch, trained)
+    model = Converter(HIDDEN, len(frames), voice, target, method, {}, pitch, trained)
     lively = np.mean([scales.target(clip.target)[conversion.audible(clip.target)].std(0)
                       for clip in clips], 0)  # fmt: skip
     voices = np.mean([measure.embedding(clip.pair.real) for clip in clips], 0)
@@ -196,6 +203,7 @@ def _trained(run: Run, model: Converter, train: Matched, choose: Matched,
     from slipway import networks
 
     networks.settle(run)
+    torch.set_num_threads(1)  # the network is small: threads would wait for each other
     network = model.mlp
     torch.manual_seed(run.seed)
     for layer in network:
@@ -257,6 +265,33 @@ def _loss(network: torch.nn.Module, given: torch.Tensor, wanted: torch.Tensor) -
     network.eval()
     with torch.inference_mode():
         return float((network(given) - wanted.flatten(1)).square().mean())
+
+
+def details(model: Converter, clips: Sequence[Seen]) -> dict[str, float]:
+    """Return for each way to map the share of detail that distorts unlearned sentences least.
+
+    More detail is clearer, and up to this share it costs nothing; so of shares that are
+    within 1 % of the least distortion the largest is taken.
+    """
+    import numpy as np
+
+    found = {}
+    for method in cloning.METHODS:
+        off = np.mean([_off(model, clip, method) for clip in clips], 0)
+        found[method] = max(np.array(SHARES)[off <= NEARLY * off.min()].tolist())
+    return found
+
+
+def _off(model: Converter, clip: Seen, method: str) -> list[float]:
+    """Return how far a mapped clip is off in coded numbers, with each share of detail."""
+    import numpy as np
+
+    path, own = model.path(clip.source, clip.phones, method), model.own(clip.source)
+    scale, middle = model.array("target_scale"), model.array("target_mean")
+    wanted = (clip.target - middle) / scale
+    one, other = measure.aligned(path[:, : measure.ORDER], wanted[:, : measure.ORDER])
+    gaps = [((1 - share) * path + share * own)[one] - wanted[other] for share in SHARES]
+    return [float(np.linalg.norm((gap * scale)[:, 1:], axis=1).mean()) for gap in gaps]
 
 
 def _spread(model: Converter, choose: Matched) -> None:

@@ -32,14 +32,16 @@ class Converter(torch.nn.Module):
     """All that is learned of a pair of voices: tensors, and settings that JSON can hold."""
 
     def __init__(self, hidden: int, bank: int, source: str, target: str, method: str,
-                 pitch: list[float], trained: dict[str, Any]) -> None:  # fmt: skip
+                 detail: dict[str, float], pitch: list[float],
+                 trained: dict[str, Any]) -> None:  # fmt: skip
         super().__init__()
         self.settings = {"hidden": hidden, "bank": bank, "source": source, "target": target,
-                         "method": method, "pitch": pitch, "trained": trained}  # fmt: skip
+                         "method": method, "detail": detail, "pitch": pitch,
+                         "trained": trained}  # fmt: skip
         inputs = conversion.INPUTS
         self.mlp = torch.nn.Sequential(
-            torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Dropout(0.1),
-            torch.nn.Linear(hidden, hidden), torch.nn.ReLU(), torch.nn.Dropout(0.1),
+            torch.nn.Linear(inputs, hidden), torch.nn.ReLU(),
+            torch.nn.Linear(hidden, hidden), torch.nn.ReLU(),
             torch.nn.Linear(hidden, SLOPES * CODED),
         )  # fmt: skip
         shapes = {"source_mean": (CODED,), "source_scale": (CODED,), "target_mean": (CODED,),
@@ -59,21 +61,32 @@ class Converter(torch.nn.Module):
         first = self.settings["pitch"]
         return PitchStats(*first[:2]), PitchStats(*first[2:])
 
-    def inputs_of(self, code: np.ndarray, phones: np.ndarray | None) -> np.ndarray:
-        """Return what the mapping sees of a coded source (n, 40) and its phones, if known."""
-        normal = (code - self.array("source_mean")) / self.array("source_scale")
-        return conversion.inputs_of(normal, phones)
+    def mapped(self, code: np.ndarray, phones: np.ndarray | None, method: str = "",
+               detail: float | None = None) -> np.ndarray:  # fmt: skip
+        """Return the target's coded envelope (n, 40) for the source's.
 
-    def mapped(self, code: np.ndarray, phones: np.ndarray | None, method: str = "") -> np.ndarray:
-        """Return the target's coded envelope (n, 40) for the source's."""
+        A share of it, ``detail``, is the source's own envelope with the target's mean and
+        deviation: a mean over many frames blurs what tells words apart, and that brings it back.
+        """
         method = method or self.settings["method"]
-        given = self.inputs_of(code, phones)
+        detail = self.settings["detail"][method] if detail is None else detail
+        path = (1 - detail) * self.path(code, phones, method) + detail * self.own(code)
+        return path * self.array("target_scale") + self.array("target_mean")
+
+    def own(self, code: np.ndarray) -> np.ndarray:
+        """Return the source's envelope at mean 0 and deviation 1."""
+        normal: np.ndarray = (code - self.array("source_mean")) / self.array("source_scale")
+        return normal
+
+    def path(self, code: np.ndarray, phones: np.ndarray | None, method: str) -> np.ndarray:
+        """Return the target's envelope (n, 40) at mean 0 and deviation 1, as one way maps it."""
+        given = conversion.inputs_of(self.own(code), phones)
         path = self._line(given) if method == "ridge" else self._network(given)
         path = self.livened(path, conversion.audible(code))
         if method in ("knn", "mix"):
             near = self._retrieved(path)
             path = near if method == "knn" else (path + near) / 2
-        return path * self.array("target_scale") + self.array("target_mean")
+        return path
 
     def _line(self, given: np.ndarray) -> np.ndarray:
         ridge = self.array("ridge")

@@ -106,10 +106,10 @@ def told(run: Run, model: Converter, said: Sequence[Said], ways: Sequence[str]) 
     meter = preparing.meter(run)
     _logged(run, by, chosen, meter)
     run.table("voices", [_shown(row) for row in rows], "Each way to say the held-out and the new "
-              "sentences. Similarity is to the mean of the clips learned from; distortion is to the "
-              "real recording of the same sentence; words are those PocketSphinx hears wrong, which "
-              "it does with the real reader, too. Real-time factor: median and 95th percentile, "
-              "from text to sound.")  # fmt: skip
+              "sentences. Similarity is to the mean of the clips learned from; distortion to the "
+              "real recording of the same sentence; words are those that PocketSphinx hears "
+              "wrong, which it does with the real reader, too. Real-time factor: median and "
+              "95th percentile, from text to sound.")  # fmt: skip
     run.note(f"The similarity meter errs in {meter.errors.rate:.2%} of {len(meter.same)} pairs of "
              f"one speaker and {len(meter.different)} of two, at {meter.errors.threshold:.3f}. It "
              "is no WavLM similarity: compare it with no paper's.")  # fmt: skip
@@ -136,9 +136,9 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
         value = row[name]
         return (
             ""
-            if value != value or row["way"] == "real" and name in HIDDEN
+            if value != value or (row["way"] == "real" and name in HIDDEN)
             else f"{value:.{digits}f}"
-        )  # noqa: E501
+        )
 
     return {"way": NAMES[row["way"]] + (" (chosen)" if row["chosen"] else ""),
             "similarity": number("similarity", 3), "new: similarity": number("similarity_new", 3),
@@ -194,7 +194,8 @@ def _page(run: Run, model: Converter, by: dict[str, Any], chosen: str,
             label = "held out: a real recording is there" if kind == "held" else "a new sentence"
             picture = page.png(charts.spectrograms(first.text, voices))
             sentences.append(page.Sentence(first.text, label, voices, lines, picture))
-    notes = [f"Source: flite's voice {model.settings['source']}. Target: {model.settings['target']}, "
+    notes = [f"Source: flite's voice {model.settings['source']}. "
+             f"Target: {model.settings['target']}, "
              f"learned from {model.settings['trained']['clips']} clips of "
              f"{model.settings['trained']['seconds']:.0f} s. Data: {run.tier}.",
              f"Similarity 1 is the same voice; from {meter.errors.threshold:.2f} on the meter says "

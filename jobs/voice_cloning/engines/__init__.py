@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from slipway.errors import InputInvalid
-
 from jobs.voice_cloning.speech import Speech
+from slipway.errors import InputInvalid
 
 NAMES = ("flite", "xtts", "csm", "orpheus", "kokoro")
 Size = Literal["tiny", "full"]

@@ -14,9 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slipway.errors import InputInvalid
-
 from jobs.voice_cloning.speech import Speech
+from slipway.errors import InputInvalid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +23,14 @@ if TYPE_CHECKING:
 MOST = 5_000
 """Characters of one text: about six minutes of speech."""
 FADE_MS = 20.0
-BREAKS = (r"(?<=[.!?…])[\"')\]]*\s+", r"(?<=[,;:])\s+|\s+(?=[-–—])", r"\s+")
+BREAKS = (r"(?<=[.!?\u2026])[\"')\]]*\s+", r"(?<=[,;:])\s+|\s+(?=[-\u2013\u2014])", r"\s+")
 """Where to break, best first: after sentences, after clauses, between words."""
-SIGNS = {"&": " and ", "%": " percent ", "€": " euros ", "£": " pounds ", "°": " degrees ",
-         "’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "…": "...", "ß": "ss",
-         "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L"}  # fmt: skip
+SIGNS = {
+    "&": " and ", "%": " percent ", "\u20ac": " euros ", "\u00a3": " pounds ",
+    "\u00b0": " degrees ", "\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"',
+    "\u2013": "-", "\u2014": "-", "\u2026": "...", "\u00df": "ss", "\u00e6": "ae", "\u00c6": "Ae",
+    "\u0153": "oe", "\u0152": "Oe", "\u00f8": "o", "\u00d8": "O", "\u0142": "l", "\u0141": "L",
+}  # fmt: skip
 
 
 def english(text: str, name: str = "text") -> tuple[str, list[str]]:
