@@ -32,7 +32,7 @@ def loss(trained: Sequence[float], checked: Sequence[float], best: int) -> Figur
     axes.plot(passes, trained, color=GREY, label="sentences to learn from")
     axes.plot(passes, checked, color=ORANGE, label="sentences to choose by")
     axes.axvline(best, color=INK, lw=0.8, ls=":")
-    axes.annotate(f" pass {best} is kept", (best, max(checked)), va="top")
+    axes.annotate(f"pass {best} is kept ", (best, max(trained)), va="top", ha="right")
     axes.set(
         xlabel="pass over the paired frames",
         ylabel="squared error (variance = 1)",
@@ -92,6 +92,7 @@ def pitches(text: str, shown: Mapping[str, Speech]) -> Figure:
     axes.set_yscale("log")
     axes.set_yticks([80, 120, 160, 200, 260, 340], [80, 120, 160, 200, 260, 340])
     axes.minorticks_off()
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.3)
     axes.legend(frameon=False, loc="upper right")
     return figure
 
@@ -104,6 +105,7 @@ def likeness(same: np.ndarray, different: np.ndarray, threshold: float,
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(8, 3.8))
     bins = np.linspace(0.3, 1, 57)
+    axes.set_xlim(0.3, 1.08)
     axes.hist(different, bins, density=True, color=GREY, alpha=0.7, label="two speakers")
     axes.hist(same, bins, density=True, color=BLUE, alpha=0.7, label="one speaker")
     axes.axvline(threshold, color=INK, lw=1, ls=":")

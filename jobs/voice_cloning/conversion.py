@@ -28,49 +28,11 @@ CODED = 40
 """Numbers of an envelope after WORLD's coding on the mel scale."""
 CONTEXT = 3
 """Frames to each side that a frame is mapped with, every second one."""
-PHONES = [
-    "pau",
-    "aa",
-    "ae",
-    "ah",
-    "ao",
-    "aw",
-    "ax",
-    "ay",
-    "b",
-    "ch",
-    "d",
-    "dh",
-    "eh",
-    "er",
-    "ey",
-    "f",
-    "g",
-    "hh",
-    "ih",
-    "iy",
-    "jh",
-    "k",
-    "l",
-    "m",
-    "n",
-    "ng",
-    "ow",
-    "oy",
-    "p",
-    "r",
-    "s",
-    "sh",
-    "t",
-    "th",
-    "uh",
-    "uw",
-    "v",
-    "w",
-    "y",
-    "z",
-    "zh",
-]
+ARPABET = (
+    "pau aa ae ah ao aw ax ay b ch d dh eh er ey f g hh ih iy jh k l m n ng ow oy p r s sh t th uh "
+    "uw v w y z zh"
+)
+PHONES = ARPABET.split()
 PHONE_INPUTS = 3 * len(PHONES) + 2
 INPUTS = CODED * (2 * CONTEXT + 1) + PHONE_INPUTS
 PHONE_WEIGHT = 2.0

@@ -19,6 +19,7 @@ import click
 
 from slipway import Field, Input, Job, Media, Output, Run
 from slipway.errors import InputInvalid
+from slipway.types import model_validator
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -141,6 +142,8 @@ def export(model: Converter, folder: Path) -> None:
     store.save(graph, folder)
 
 
+REFERENCE = 60.0
+"""Seconds of a reference that are used."""
 SOUND = Media("audio/wav", "audio/flac", "audio/ogg", "audio/mpeg")
 
 
@@ -161,6 +164,21 @@ class Request(Input):
     consent: str = Field(
         "", max_length=10_000, description="The consent of the reference's speaker, as JSON."
     )
+
+    @model_validator(mode="after")
+    def _can_be_said(self) -> Request:
+        """Refuse a row by itself: what fails later would take its whole batch along."""
+        from . import speech as sound
+        from .engines import text
+
+        try:
+            text.english(self.text)
+            if self.reference:
+                permitted(self.reference, self.consent, "clone")
+                sound.heard(self.reference, "reference", longest=REFERENCE)
+        except InputInvalid as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Spoken(Output):
@@ -202,8 +220,7 @@ def in_borrowed_voice(model: Converter, said: str, row: Request) -> tuple[Speech
     from . import speech as sound
     from .engines.flite import Flite
 
-    permitted(row.reference, row.consent, "clone")
-    reference, repairs = sound.heard(row.reference, "reference", longest=60)
+    reference, repairs = sound.heard(row.reference, "reference", longest=REFERENCE)
     return cloning.borrowed(Flite().synthesize(said, model.settings["source"]), reference), repairs
 
 

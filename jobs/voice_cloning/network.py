@@ -79,14 +79,18 @@ class Converter(torch.nn.Module):
         return normal
 
     def path(self, code: np.ndarray, phones: np.ndarray | None, method: str) -> np.ndarray:
-        """Return the target's envelope (n, 40) at mean 0 and deviation 1, as one way maps it."""
-        given = conversion.inputs_of(self.own(code), phones)
+        """Return the target's envelope (n, 40) at mean 0 and deviation 1, as one way maps it.
+
+        Pauses stay the source's: no pair was learned there, and a guess may be loud.
+        """
+        heard, own = conversion.audible(code), self.own(code)
+        given = conversion.inputs_of(own, phones)
         path = self._line(given) if method == "ridge" else self._network(given)
-        path = self.livened(path, conversion.audible(code))
+        path = self.livened(path, heard)
         if method in ("knn", "mix"):
             near = self._retrieved(path)
             path = near if method == "knn" else (path + near) / 2
-        return path
+        return np.where(heard[:, None], path, own)
 
     def _line(self, given: np.ndarray) -> np.ndarray:
         ridge = self.array("ridge")
@@ -114,6 +118,9 @@ class Converter(torch.nn.Module):
 
     @cached_property
     def _index(self) -> Any:
+        import logging
+
+        logging.getLogger("faiss.loader").setLevel(logging.WARNING)
         import faiss
 
         faiss.omp_set_num_threads(1)

