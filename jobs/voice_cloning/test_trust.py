@@ -151,7 +151,7 @@ def test_no_file_is_no_consent(tmp_path):
     )
 )
 def test_whatever_the_file_holds_it_is_refused_in_words(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("any") / consent.FILE
+    path = tmp_path_factory.getbasetemp() / consent.FILE
     path.write_bytes(content)
     with pytest.raises(InputInvalid, match=r"consent\.json"):
         consent.check(path, VOICE, "clone", TODAY)
