@@ -70,13 +70,13 @@ def say(
     reference: Path | None, consent: Path | None, adapters: Path | None,
 ) -> None:  # fmt: skip
     """Speak with an engine: in a voice of its own or, with consent, in that of a recording."""
-    from . import heeding
+    from . import heeding, releasing
     from .engines.text import joined
-    from .job import finished, permitted
-    from .speech import read, written
+    from .speech import read
 
+    agreed = None
     if reference:
-        permitted(reference.read_bytes(), consent or "", "clone")
+        agreed = releasing.permitted(reference.read_bytes(), consent or "", "clone")
     engine = engines.make(name, size, weights, run.device)
     engine.load()
     if adapters:
@@ -84,8 +84,8 @@ def say(
     cloned = engine.clone(read(reference.read_bytes(), reference.name)) if reference else None
     said = heeding.said(engine, text, cloned or voice or engine.voices[0])
     file = run.out / "said" / f"{name}.wav"
-    file.parent.mkdir(exist_ok=True)
-    file.write_bytes(written(finished(joined([piece.speech for piece in said]))))
+    spoken = joined([piece.speech for piece in said])
+    releasing.kept(file, spoken, name, engine.weights, agreed, text)
     rows = [{"piece": piece.text, "seconds": round(piece.speech.seconds, 2), "turns": piece.turns,
              "words heard otherwise": "" if piece.wrong is None else f"{piece.wrong:.0%}"}
             for piece in said]  # fmt: skip

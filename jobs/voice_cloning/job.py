@@ -21,7 +21,7 @@ from slipway import Field, Input, Job, Media, Output, Run
 from slipway.errors import InputInvalid
 from slipway.types import model_validator
 
-from . import engine_verbs
+from . import engine_verbs, trust_verbs
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -38,17 +38,6 @@ METHODS = ("ridge", "mlp", "knn", "mix")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-def finished(speech: Speech) -> Speech:
-    """Return what may leave this job: every output goes through here."""
-    return speech
-
-
-def permitted(reference: bytes, consent: str | Path, purpose: str) -> None:
-    """Raise InputInvalid unless a consent file allows a purpose for this very recording."""
-    if not consent:
-        raise InputInvalid(f"consent: found none; wanted the speaker's consent to {purpose}")
-
-
 @job.prepare
 @click.option(
     "--source",
@@ -61,12 +50,11 @@ def permitted(reference: bytes, consent: str | Path, purpose: str) -> None:
 @click.option("--consent", type=FILE, default=None, help="The speaker's, for data of your own.")
 def prepare(run: Run, source: str | None, fold: int, consent: Path | None) -> None:
     """Cut, level and check the target's clips; have the source voice read the same sentences."""
-    from . import preparing
+    from . import preparing, releasing
 
     path = run.data("ljspeech")
     if run.tier == "own":
-        content = path.read_bytes() if path.is_file() else b""
-        permitted(content, consent or "", "train")
+        releasing.permitted_all(path, consent or "", "train")
     preparing.prepared(run, source, fold)
 
 
@@ -104,12 +92,11 @@ def evaluate(run: Run, model: Converter, ways: str, new: int | None) -> None:
 @click.option("--voice", type=click.Choice(["clone", *FLITE]), default="clone", show_default=True)
 def speak(run: Run, text: str, to: Path | None, voice: str) -> None:
     """Say a text, in the learned voice or in one of flite's."""
-    from . import speech as sound
+    from . import releasing
 
-    model = job.load(run.out / "model")
-    spoken = said(model, text, voice)
     path = to or run.out / "spoken.wav"
-    path.write_bytes(sound.written(finished(spoken)))
+    spoken = said(job.load(run.out / "model"), text, voice)
+    releasing.kept(path, spoken, voice, "of this job's training", text=text)
     click.echo(path)
 
 
@@ -120,14 +107,14 @@ def speak(run: Run, text: str, to: Path | None, voice: str) -> None:
               help="The WAV file; default converted.wav in the artifacts.")  # fmt: skip
 def convert(run: Run, recording: Path, consent: Path | None, to: Path | None) -> None:
     """Turn a recording into the learned voice."""
-    from . import cloning
+    from . import cloning, releasing
     from . import speech as sound
 
     content = recording.read_bytes()
-    permitted(content, consent or "", "convert")
+    agreed = releasing.permitted(content, consent or "", "convert")
     found = cloning.converted(job.load(run.out / "model"), sound.read(content, recording.name))
     path = to or run.out / "converted.wav"
-    path.write_bytes(sound.written(finished(found)))
+    releasing.kept(path, found, "clone", "of this job's training", agreed, source=content)
     click.echo(path)
 
 
@@ -170,13 +157,14 @@ class Request(Input):
     @model_validator(mode="after")
     def _can_be_said(self) -> Request:
         """Refuse a row by itself: what fails later would take its whole batch along."""
+        from . import releasing
         from . import speech as sound
         from .engines import text
 
         try:
             text.english(self.text)
             if self.reference:
-                permitted(self.reference, self.consent, "clone")
+                releasing.permitted(self.reference, self.consent, "clone")
                 sound.heard(self.reference, "reference", longest=REFERENCE)
         except InputInvalid as error:
             raise ValueError(str(error)) from None
@@ -201,16 +189,19 @@ def score(model: Converter, rows: list[Request]) -> list[Spoken]:
 
 def answered(model: Converter, row: Request) -> Spoken:
     """Say one text; in the reference's voice where there is one."""
+    from . import releasing
     from . import speech as sound
     from .engines import text
 
     speakable, repairs = text.english(row.text)
+    agreed = None
     if row.reference:
+        agreed = releasing.permitted(row.reference, row.consent, "clone")
         speech, more = in_borrowed_voice(model, speakable, row)
         repairs = repairs + more
     else:
         speech = said(model, speakable, row.voice)
-    speech = finished(speech)
+    speech = releasing.marked(speech, agreed)
     voice = "reference" if row.reference else row.voice
     return Spoken(audio=sound.written(speech), seconds=round(speech.seconds, 4), rate=speech.rate,
                   voice=voice, repairs=repairs)  # fmt: skip
@@ -242,5 +233,5 @@ def routes(routes: Blueprint, scorer: Service) -> None:
     add_route(routes, scorer)
 
 
-for verb in engine_verbs.VERBS:
+for verb in (*engine_verbs.VERBS, *trust_verbs.VERBS):
     job.command(verb)

@@ -20,7 +20,7 @@ from slipway.errors import DataUnavailable, InputInvalid
 from slipway.run import read_json
 
 from . import consent as agreements
-from . import listening, provenance, ratings, robustness, watermark
+from . import listening, provenance, ratings, releasing, robustness, watermark
 from . import speech as recordings
 
 PLACE = click.Path(path_type=Path)
@@ -64,7 +64,7 @@ def consent(
     today = datetime.now(UTC).date()
     last = expiry.date() if expiry else today + timedelta(days=365)
     place = to or run.out / agreements.FILE
-    files = [file for path in references for file in ([path] if path.is_file() else _sounds(path))]
+    files = [file for path in references for file in releasing.agreed_on(path)]
     contents = [file.read_bytes() for file in files]
     for file, content in zip(files, contents, strict=True):
         if file.suffix.lower() in recordings.FORMATS:
@@ -79,18 +79,6 @@ def consent(
     )
 
 
-def _sounds(place: Path) -> list[Path]:
-    """Return the recordings of a folder, or the one file."""
-    if not place.exists():
-        raise DataUnavailable(f"{place}: no such file; wanted a recording or a folder of them")
-    files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    found = [path for path in files if path.suffix.lower() in recordings.FORMATS]
-    if not found:
-        known = ", ".join(recordings.FORMATS)
-        raise InputInvalid(f"{place}: found no recording; wanted files that end in {known}")
-    return found
-
-
 @click.option("--audio", type=PLACE, required=True, help="A recording, or a folder of them.")
 @click.option(
     "--keys",
@@ -102,7 +90,8 @@ def _sounds(place: Path) -> list[Path]:
 def detect(run: Run, audio: Path, keys: int, seed: int) -> None:
     """Tell which recordings bear the watermark of this machine's key, and how sure that is."""
     key, secret = watermark.key_of()
-    rows = [_detected(path, key, keys, seed) for path in run.progress(_sounds(audio), "listening")]
+    files = run.progress(releasing.recordings_in(audio), "listening")
+    rows = [_detected(path, key, keys, seed) for path in files]
     run.table(
         "detected",
         rows,
