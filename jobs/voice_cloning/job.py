@@ -74,14 +74,14 @@ def train(run: Run, method: str) -> Converter:
 @click.option("--ways", type=click.Choice(["chosen", "all"]), default="chosen", show_default=True,
               help="Measure the chosen way to map, or all of them.")  # fmt: skip
 @click.option("--new", type=click.IntRange(1, 12), default=None,
-              help="New sentences to say; default 12, and 5 on the sample.")  # fmt: skip
+              help="New sentences to say; default 12, and 3 on the sample.")  # fmt: skip
 def evaluate(run: Run, model: Converter, ways: str, new: int | None) -> None:
     """Say held-out and new sentences by source and clone; measure, draw and let listen."""
     from . import outcomes
 
     chosen = model.settings["method"]
     asked = ["source", chosen] if ways == "chosen" else ["source", "pitch", *METHODS]
-    said = outcomes.collected(run, model, asked, new or (5 if run.tier == "sample" else 12))
+    said = outcomes.collected(run, model, asked, new or (3 if run.tier == "sample" else 12))
     outcomes.told(run, model, said, asked)
 
 
