@@ -77,7 +77,7 @@ def test_each_recording_of_a_folder_needs_consent(tmp_path, reference, spoken) -
     (tmp_path / "two.wav").write_bytes(quiet)
     both = agreement(reference, quiet, purpose="train")
     releasing.permitted_all(tmp_path, both, "train")
-    with pytest.raises(InputInvalid, match="two.wav: consent: sha256"):
+    with pytest.raises(InputInvalid, match=r"two\.wav: consent: sha256"):
         releasing.permitted_all(tmp_path, agreement(reference, purpose="train"), "train")
     with pytest.raises(DataUnavailable, match="no such file"):
         releasing.permitted_all(tmp_path / "three", both, "train")
