@@ -157,6 +157,7 @@ def fit(run: Run, pairs: Sequence[Pair], method: str, voice: str, target: str,
     curve = _trained(run, model, own["train"], own["choose"], epochs or EPOCHS)
     _spread(model, own["choose"])
     model.settings["detail"] = details(model, parts["choose"])
+    _refit(model, clips, warps, scales)
     rows = [{"way": name, "share of the source's detail": share}
             for name, share in model.settings["detail"].items()]  # fmt: skip
     run.table("detail", rows, "How much of the source's own envelope is kept: the share with the "
@@ -187,8 +188,11 @@ def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str
     model = Converter(HIDDEN, len(frames), voice, target, method, {}, pitch, trained)
     lively = np.mean([scales.target(clip.target)[conversion.audible(clip.target)].std(0)
                       for clip in clips], 0)  # fmt: skip
+    pauses = np.concatenate([scales.target(clip.target)[~conversion.audible(clip.target)]
+                             for clip in clips])  # fmt: skip
     voices = np.mean([measure.embedding(clip.pair.real) for clip in clips], 0)
     known = scales._asdict() | {"ridge": ridge, "bank_frames": frames, "liveliness": lively,
+                                "pause": pauses.mean(0),
                                 "identity": voices / np.linalg.norm(voices)}  # fmt: skip
     for name, values in known.items():
         getattr(model, name).copy_(torch.from_numpy(np.asarray(values, "float32")))
@@ -267,6 +271,13 @@ def _loss(network: torch.nn.Module, given: torch.Tensor, wanted: torch.Tensor) -
         return float((network(given) - wanted.flatten(1)).square().mean())
 
 
+def _refit(model: Converter, clips: Sequence[Seen], warps: Sequence[Warp], scales: Scales) -> None:
+    """Fit the linear map to all clips, now that nothing is left to be chosen by some of them."""
+    import torch
+
+    model.ridge.copy_(torch.from_numpy(line(matched(clips, warps, scales))))
+
+
 def details(model: Converter, clips: Sequence[Seen]) -> dict[str, float]:
     """Return for each way to map the share of detail that distorts unlearned sentences least.
 
@@ -290,6 +301,8 @@ def _off(model: Converter, clip: Seen, method: str) -> list[float]:
     scale, middle = model.array("target_scale"), model.array("target_mean")
     wanted = (clip.target - middle) / scale
     one, other = measure.aligned(path[:, : measure.ORDER], wanted[:, : measure.ORDER])
+    heard = conversion.audible(clip.source)[one]
+    one, other = one[heard], other[heard]
     gaps = [((1 - share) * path + share * own)[one] - wanted[other] for share in SHARES]
     return [float(np.linalg.norm((gap * scale)[:, 1:], axis=1).mean()) for gap in gaps]
 

@@ -46,7 +46,7 @@ class Converter(torch.nn.Module):
         )  # fmt: skip
         shapes = {"source_mean": (CODED,), "source_scale": (CODED,), "target_mean": (CODED,),
                   "target_scale": (CODED,), "liveliness": (CODED,), "variances": (SLOPES, CODED),
-                  "ridge": (inputs + 1, CODED), "bank_frames": (bank, CODED),
+                  "ridge": (inputs + 1, CODED), "bank_frames": (bank, CODED), "pause": (CODED,),
                   "identity": (256,)}  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -70,6 +70,7 @@ class Converter(torch.nn.Module):
         """
         method = method or self.settings["method"]
         detail = self.settings["detail"][method] if detail is None else detail
+        detail = detail * conversion.audible(code)[:, None]
         path = (1 - detail) * self.path(code, phones, method) + detail * self.own(code)
         return path * self.array("target_scale") + self.array("target_mean")
 
@@ -81,7 +82,7 @@ class Converter(torch.nn.Module):
     def path(self, code: np.ndarray, phones: np.ndarray | None, method: str) -> np.ndarray:
         """Return the target's envelope (n, 40) at mean 0 and deviation 1, as one way maps it.
 
-        Pauses stay the source's: no pair was learned there, and a guess may be loud.
+        Pauses are the target's mean pause: no pair was learned there, and a guess may be loud.
         """
         heard, own = conversion.audible(code), self.own(code)
         given = conversion.inputs_of(own, phones)
@@ -90,7 +91,7 @@ class Converter(torch.nn.Module):
         if method in ("knn", "mix"):
             near = self._retrieved(path)
             path = near if method == "knn" else (path + near) / 2
-        return np.where(heard[:, None], path, own)
+        return np.where(heard[:, None], path, self.array("pause"))
 
     def _line(self, given: np.ndarray) -> np.ndarray:
         ridge = self.array("ridge")
