@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -91,11 +91,10 @@ def export_model(job: Job, out: Path, given: Mapping[str, Any] | None = None) ->
 
 def subject(job: Job, folder: Path) -> dict[str, str]:
     """Return what a proof is about, as short hashes: with any of it changed it proves nothing."""
-    code = (path for path in job.spec.folder.glob("*.py") if not path.name.startswith("test_"))
     return {
         "model": store.identity(folder),
         "export": _hash(path for path in (folder / FOLDER).rglob("*") if path.is_file()),
-        "code": _hash(code),
+        "code": _hash(job.spec.code),
         "onnxruntime": version("onnxruntime"),
     }
 
@@ -158,7 +157,7 @@ def _differences(job: Job, model: Any, exported: Exported, rows: list[Any]) -> I
         yield from (apart(one.model_dump(), other.model_dump()) for one, other in pairs)
 
 
-def _hash(paths: Iterator[Path]) -> str:
+def _hash(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(path.name.encode() + path.read_bytes())

@@ -237,11 +237,13 @@ class Run:
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         """What a run depends on, taken once: hashing the split anew at each checkpoint is slow."""
-        code = sorted(self.spec.folder.glob("*.py"))
         return {
             "options": plain(vars(self.options) | self.extra),
             "data": {} if self.verb == "prepare" else self._prepared_hashes(),
-            "code": {path.name: data.sha256_of(path) for path in code},
+            "code": {
+                path.relative_to(self.spec.folder).as_posix(): data.sha256_of(path)
+                for path in self.spec.code
+            },
         }
 
     def _prepared_hashes(self) -> dict[str, str]:

@@ -118,6 +118,12 @@ class JobSpec:
         except ValueError as error:
             raise InputInvalid(f"{path}: {error}") from None
 
+    @property
+    def code(self) -> list[Path]:
+        """The job's Python files, also those in folders, without its tests."""
+        found = sorted(self.folder.rglob("*.py"))
+        return [path for path in found if not path.name.startswith(("test_", "conftest"))]
+
     @classmethod
     def _of(cls, folder: Path, table: dict[str, Any]) -> JobSpec:
         name = folder.resolve().name

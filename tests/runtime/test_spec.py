@@ -117,3 +117,15 @@ def test_a_folder_that_is_no_name_is_told(tmp_path: Path) -> None:
 )
 def test_a_bar_includes_its_limit_and_never_holds_for_nan(text, value, holds) -> None:
     assert holds is Bar.parse(text).holds(value)
+
+
+def test_a_jobs_code_is_in_folders_too_and_its_tests_are_none_of_it(read) -> None:
+    spec = read(MINIMAL)
+    for name in ("job.py", "test_job.py", "conftest.py", "parts/one.py", "sample/rows.csv"):
+        path = spec.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+
+    assert ["job.py", "parts/one.py"] == [
+        path.relative_to(spec.folder).as_posix() for path in spec.code
+    ]
