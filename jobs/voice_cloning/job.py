@@ -53,7 +53,7 @@ def prepare(run: Run, source: str | None, fold: int, consent: Path | None) -> No
     from . import preparing, releasing
 
     path = run.data("ljspeech")
-    if run.tier == "own":
+    if run.tier == "own" and not preparing.is_recipe(path):
         releasing.permitted_all(path, consent or "", "train")
     preparing.prepared(run, source, fold)
 
@@ -139,10 +139,10 @@ SOUND = Media("audio/wav", "audio/flac", "audio/ogg", "audio/mpeg")
 class Request(Input):
     """A text, and whose voice it shall be said in."""
 
-    max_rows: ClassVar[int] = 64
+    max_rows: ClassVar[int] = 32
     max_bytes: ClassVar[int] = 32 * 2**20
 
-    text: str = Field(min_length=1, max_length=5_000,
+    text: str = Field(min_length=1, max_length=2_000,
                       examples=["The weather will be sunny in the morning."])  # fmt: skip
     voice: Literal["clone", "slt", "rms", "awb", "kal16"] = Field(
         "clone", description="clone is the learned voice, or the reference's; others are flite's."

@@ -8,6 +8,7 @@ Source:  none.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,7 +47,7 @@ class Pair(NamedTuple):
 def prepared(run: Run, source: str | None, fold: int) -> list[dict[str, Any]]:
     """Write clips, transcripts, the source's reading and embeddings; return the corpus' rows."""
     path = run.data("ljspeech")
-    sample = run.tier == "sample"
+    sample = is_recipe(path)
     found = list(sample_recordings(path) if sample else corpus.recordings(path))
     found = found[: run.limit]
     clips = [clip for one in run.progress(found, "clips")
@@ -64,11 +65,27 @@ def prepared(run: Run, source: str | None, fold: int) -> list[dict[str, Any]]:
     return rows
 
 
+def is_recipe(path: Path) -> bool:
+    """Tell whether a file holds sentences for flite to read, as the sample's does."""
+    return path.suffix == ".toml"
+
+
+def sentences(path: Path) -> list[str]:
+    """Return the sentences of a recipe. Raises InputInvalid where it is none."""
+    try:
+        found = tomllib.loads(path.read_text("utf-8")).get("sentences")
+    except (OSError, ValueError) as error:
+        raise InputInvalid(f'{path}: {error}; wanted sentences = ["..."]') from None
+    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
+        raise InputInvalid(f'{path}: found no list of sentences; wanted sentences = ["..."]')
+    return found
+
+
 def sample_recordings(path: Path) -> Iterator[Recording]:
     """Yield the target's voice of flite reading the sample's sentences."""
     engine = flite.Flite()
     engine.load()
-    for number, text in enumerate(path.read_text("utf-8").splitlines()):
+    for number, text in enumerate(sentences(path)):
         speech = engine.synthesize(text, SAMPLE_TARGET)
         yield Recording(SAMPLE_TARGET, f"{SAMPLE_TARGET}-{number:02d}", text, speech)
 
@@ -76,7 +93,7 @@ def sample_recordings(path: Path) -> Iterator[Recording]:
 def sample_meter(path: Path) -> Iterator[Recording]:
     """Yield each voice of flite with sentences of its own."""
     engine = flite.Flite()
-    texts = path.read_text("utf-8").splitlines()
+    texts = sentences(path)
     for place, voice in enumerate(flite.VOICES):
         for text in texts[place * METER_TEXTS : (place + 1) * METER_TEXTS]:
             yield Recording(voice, "", text, engine.synthesize(text, voice))

@@ -513,7 +513,7 @@ def test_an_answer_is_a_wav_file_of_what_was_asked(fitted):
         ({"text": "Hello.", "reference": file_of(tone(seconds=3).samples)}, "consent"),
         ({"text": "\u4f60\u597d"}, "Cjk"),
         ({"text": "\U0001f642"}, "nothing that can be spoken"),
-        ({"text": "a" * 100_000}, "5000 characters"),
+        ({"text": "a" * 100_000}, "2000 characters"),
         ({"text": "", "voice": "slt"}, "1 character"),
         ({"text": "Hello.", "voice": "siri"}, "'clone', 'slt'"),
     ],
@@ -582,3 +582,11 @@ def test_a_converter_knows_what_made_it(fitted):
     assert model.settings["source"] == preparing.SAMPLE_SOURCE
     assert set(model.settings["detail"]) == set(cloning.METHODS)
     assert set(model.settings["detail"].values()) <= set(learning.SHARES)
+
+
+@pytest.mark.parametrize("content", ["sentences = 3", "sentences = [1]", "sentences = [", "a = 1"])
+def test_a_recipe_without_sentences_is_told(tmp_path, content):
+    path = tmp_path / "own.toml"
+    path.write_text(content)
+    with pytest.raises(InputInvalid, match=r"own\.toml: .*wanted sentences"):
+        preparing.sentences(path)

@@ -163,9 +163,9 @@ def _status(told: str) -> dict[str, Any]:
 
 
 def _instances(job: Job, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of rows below ``instances``; a row of one field may be its value alone."""
-    values = list(job.row.model_json_schema()["properties"].values())
-    one = {"anyOf": [row, *values]} if len(values) == 1 else row
+    """Return the schema of rows below ``instances``; a sole field's value stands for a row."""
+    sole = bodies.row_of(job.row).sole
+    one = {"anyOf": [row, job.row.model_json_schema()["properties"][sole]]} if sole else row
     rows = {"type": "array", "items": one, "maxItems": job.row.max_rows}
     return _object(instances=rows) | {"additionalProperties": False}
 
