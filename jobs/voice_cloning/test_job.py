@@ -513,6 +513,7 @@ def test_an_answer_is_a_wav_file_of_what_was_asked(fitted):
         ({"text": "Hello.", "reference": file_of(tone(seconds=3).samples)}, "consent"),
         ({"text": "\u4f60\u597d"}, "Cjk"),
         ({"text": "\U0001f642"}, "nothing that can be spoken"),
+        ({"text": "Call 1" + "0" * 100}, "101 characters without a space"),
         ({"text": "a" * 100_000}, "2000 characters"),
         ({"text": "", "voice": "slt"}, "1 character"),
         ({"text": "Hello.", "voice": "siri"}, "'clone', 'slt'"),

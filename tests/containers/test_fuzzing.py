@@ -180,6 +180,7 @@ def test_schemathesis_finds_nothing(server, described, tmp_path):
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json",
         "--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "1", "--no-color",
+        "--request-timeout", "60",
         *(["--exclude-checks", "positive_data_acceptance"] if files else []),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

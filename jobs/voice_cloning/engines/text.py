@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST = 5_000
 """Characters of one text: about six minutes of speech."""
+WORD = 100
+"""Characters without a space: a voice reads a longer number digit by digit, for minutes."""
 FADE_MS = 20.0
 BREAKS = (r"(?<=[.!?\u2026])[\"')\]]*\s+", r"(?<=[,;:])\s+|\s+(?=[-\u2013\u2014])", r"\s+")
 """Where to break, best first: after sentences, after clauses, between words."""
@@ -36,10 +38,16 @@ SIGNS = {
 def english(text: str, name: str = "text") -> tuple[str, list[str]]:
     """Return what an English voice can say of a text, in ASCII, and what was left out, in words.
 
-    Raises InputInvalid for a text that is empty, too long, or in another script.
+    Raises InputInvalid for a text that is empty, too long, or in another script, and for what is
+    no word.
     """
     if len(text) > MOST:
         raise InputInvalid(f"{name}: found {len(text):,} characters; wanted {MOST:,} or fewer")
+    longest = max(map(len, text.split()), default=0)
+    if longest > WORD:
+        raise InputInvalid(
+            f"{name}: found {longest:,} characters without a space; wanted {WORD} or fewer"
+        )
     kept, left = [], []
     for sign in unicodedata.normalize("NFKC", text):
         said = _ascii(sign, name)
