@@ -22,8 +22,8 @@ from bench import batch, contestants, pictures, serving, soak, tables
 from bench.work import OUT
 from slipway import store
 from slipway.job import Job, load_job
+from slipway.machine import on_gpu
 from slipway.run import read_json
-from slipway.server import on_gpu
 
 VERSIONS = {
     "serving": ("scikit-learn", "granian", "flask", "gunicorn", "fastapi", "uvicorn", "litserve"),
@@ -63,9 +63,10 @@ def main(suite: str, port: int, only: tuple[str, ...], **given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = OUT / "bench"
     out.mkdir(parents=True, exist_ok=True)
+    told = about(suite, given)  # first: what is wrong with it shall not end a long measurement
     result, titles = RUN[suite](out, only, given)
     cold = out / "cold.json"
-    result |= about(suite, given) | {"titles": titles}
+    result |= told | {"titles": titles}
     if suite == "serving" and cold.is_file():
         result["cold"] = json.loads(cold.read_text("utf-8"))
     (out / f"{suite}.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
@@ -112,7 +113,7 @@ def run_batch(out: Path, only: Iterable[str], given: dict[str, Any]) -> Any:
 def run_soak(_out: Path, only: Iterable[str], given: dict[str, Any]) -> Any:
     """Load our server: as it serves by default, or the row of `FORMS` that ``--only`` names."""
     default = contestants.Contestant(
-        "default", "Slipway", [*contestants.OURS, "--port", "PORT"], ours=True
+        "default", "Slipway", [*contestants.OURS, "--port", "PORT"], ready="/readyz", ours=True
     )
     entry = contestants.everyone(only)[0] if only else default
     plan = soak.Plan(entry, given["minutes"], given["seconds"], cores())
@@ -151,7 +152,7 @@ def model(suite: str, job: Job) -> dict[str, str]:
         "tier": read_json(OUT / "run.json").get("train", {}).get("tier", "unknown"),
         "id": store.identity(OUT / "model"),
         "form": forms[suite],
-        "device": "gpu" if on_gpu(job) else "cpu",
+        "device": "gpu" if on_gpu(job.spec) else "cpu",
     }
 
 

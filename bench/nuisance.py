@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 SLOW, SLOW_BODIES, VANISH_EVERY, LARGE_EVERY, LARGE = 30, 10, 0.1, 10.0, 100 * 10**6
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -91,6 +92,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     head = HEAD.format(path).encode()
     waits = b"Content-Length: 1000\r\n\r\n{"
+    threads: list[tuple[Any, ...]]
     threads = [(1.0, slow, port, head, b"X", "slow head")] * SLOW
     threads += [(1.0, slow, port, head + waits, b" ", "slow body")] * SLOW_BODIES
     threads += [(VANISH_EVERY, vanish, port, path, body, reset) for reset in (True, False)]

@@ -76,8 +76,10 @@ class OpenLoop:
         requests: Callable[[int], bytes],
         rate: float,
         patience: float = 5.0,
+        most: int = MOST,
     ) -> None:
         self.address, self.requests, self.rate, self.patience = address, requests, rate, patience
+        self.most = most
         self.epoll = select.epoll()
         self.idle: deque[Connection] = deque()
         self.open: dict[int, Connection] = {}
@@ -142,7 +144,7 @@ class OpenLoop:
     def _dispatch(self) -> None:
         """Give what waits to idle connections, the longest idle first, so that all are used."""
         while self.waiting:
-            if not self.idle and len(self.open) < MOST:
+            if not self.idle and len(self.open) < self.most:
                 self._connect()
             if not self.idle:
                 if not self.open:
@@ -219,7 +221,11 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def summary(outcome: Outcome, seconds: float) -> dict[str, object]:
-    """Return counts by status, success rate, latencies of good answers and the sender's delay."""
+    """Return counts by status, success rate, latencies of good answers and the sender's delay.
+
+    ``rps`` are the good answers that came before the sending ended, a second.
+    """
+    ends = zip(outcome.due, outcome.took, outcome.ended, strict=True)
     good = sorted(t for t, how in zip(outcome.took, outcome.ended, strict=True) if how == "200")
     late = sorted(s - d for s, d in zip(outcome.sent, outcome.due, strict=True) if s)
     return {
@@ -227,6 +233,7 @@ def summary(outcome: Outcome, seconds: float) -> dict[str, object]:
         "seconds": seconds,
         "ended": dict(Counter(outcome.ended)),
         "success": len(good) / len(outcome.due),
+        "rps": sum(how == "200" and due + took <= seconds for due, took, how in ends) / seconds,
         "p50_ms": percentile(good, 0.5) * 1e3,
         "p99_ms": percentile(good, 0.99) * 1e3,
         "late_p50_ms": percentile(late, 0.5) * 1e3,
@@ -272,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--bad-every", type=int, default=0)
+    parser.add_argument("--most", type=int, default=MOST, help="connections")
     parser.add_argument("--seconds-apart", action="store_true")
     given = parser.parse_args()
     bodies = given.bodies.read_bytes().splitlines()
@@ -284,7 +292,8 @@ def main() -> None:
             number // (given.bad_every or 1) % len(some) if some is bad else number % len(some)
         ]
 
-    outcome = OpenLoop(("127.0.0.1", given.port), of, given.rate).run(given.seconds)
+    sender = OpenLoop(("127.0.0.1", given.port), of, given.rate, most=given.most)
+    outcome = sender.run(given.seconds)
     found = summary(outcome, given.seconds)
     if given.seconds_apart:
         found["by_second"] = by_second(outcome, given.bad_every)

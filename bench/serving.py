@@ -159,7 +159,7 @@ def alike(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, list):
         return len(found) == len(wanted) and all(map(alike, found, wanted))
     if isinstance(wanted, float):
-        return abs(found - wanted) <= PARITY * max(1.0, abs(wanted))
+        return bool(abs(found - wanted) <= PARITY * max(1.0, abs(wanted)))
     return bool(found == wanted)
 
 

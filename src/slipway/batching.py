@@ -4,6 +4,9 @@ Rows that arrive while the model is at work are its next batch, and a lone reque
 once: only after a batch of several the next one waits for as many, a fraction of the time that it
 took. A model of 30 µs costs 380 µs a call in scikit-learn, most of it checks, so a batch of 16
 costs little more than one row.
+
+A quick model is called on the event loop, between two looks at the sockets: a thread of its own
+would fight the loop for Python's lock, which costs more than the score. A slow one has its thread.
 """
 
 from __future__ import annotations
@@ -24,8 +27,19 @@ from slipway.errors import Busy, NotReady
 log = logging.getLogger("slipway.batching")
 
 
+QUICK = 0.005
+"""Seconds of a batch that the event loop can wait for: a thread that has Python's lock may keep
+it as long anyway (`sys.getswitchinterval`)."""
+APART = 20
+"""For so many times the seconds of a slower batch the thread scores what comes next, and on until
+a batch was quick: so the loop waits for slow ones a twentieth of the time at most, whatever their
+order, and never for a model that is always slow."""
 PATIENCE = 0.25
 """How long the next batch waits for one more row, as a share of the last one's time in score()."""
+HELD_PATIENCE = 1.0
+"""The same share after a batch whose answers were held: they set out later, and less together."""
+HELD_SECONDS = 0.05
+"""How long the next batch waits, at most, for answers of the last one that are held."""
 
 
 class Gone(NotReady):
@@ -47,7 +61,10 @@ CLIENT: ContextVar[Client | None] = ContextVar("CLIENT", default=None)
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """The rows of one request, later with their answers or their error, and when what happened."""
+    """The rows of one request, later with their answers or their error, and when what happened.
+
+    ``done`` may set ``held``, as long as it keeps the answer from its client to do more with it.
+    """
 
     rows: list[Any]
     done: Callable[[Ticket], None]
@@ -58,6 +75,7 @@ class Ticket:
     queued: float = field(default_factory=time.perf_counter)
     began: float = 0.0
     ended: float = 0.0
+    held: bool = False
 
     def refused(self, now: float) -> Exception | None:
         """Return why these rows are not worth scoring any more."""
@@ -86,6 +104,8 @@ class Batcher:
 
     ``watch`` is told of the tickets of each batch and the seconds they took. Where ``answers``
     raises, the batch is halved until the request whose rows are to blame is alone with its error.
+    ``soon`` runs a callback on the event loop, called from any thread; without it nothing is
+    scored there.
     """
 
     def __init__(
@@ -100,7 +120,10 @@ class Batcher:
         self.queue: deque[Ticket] = deque()
         self.waiting = 0
         self.busy = False
+        self.soon: Callable[[Callable[[], None]], None] | None = None
         self.thread: threading.Thread | None = None
+        self._quick = False
+        self._apart_until = 0.0
         self._lock = threading.Lock()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._filled = threading.Event()
@@ -126,7 +149,7 @@ class Batcher:
     def submit(
         self, rows: list[Any], done: Callable[[Ticket], None], client: Client | None = None
     ) -> Ticket:
-        """Queue rows; ``done`` is called in the scoring thread. Raises Busy."""
+        """Queue rows; ``done`` is called in the thread that scored them. Raises Busy."""
         ticket = self._ticket(rows, done, client)
         self._enqueue(ticket)
         return ticket
@@ -156,21 +179,36 @@ class Batcher:
                 self._filled.set()
             if not self.busy:
                 self.busy = True
-                self._call_thread()
+                self._call()
 
     def _hand_over(self) -> None:
-        """Leave the model to the scoring thread if rows have come meanwhile."""
+        """Leave the model to the loop or the scoring thread if rows have come meanwhile."""
         with self._lock:
             if self.queue:
-                self._call_thread()
+                self._call()
             else:
                 self.busy = False
 
-    def _call_thread(self) -> None:
+    def _on_loop(self) -> bool:
+        """Tell whether the model has been quick enough for the event loop."""
+        return self._quick and not self.limits.max_wait
+
+    def _call(self) -> None:
+        """Have the rows that wait scored: on the event loop, or in the scoring thread."""
+        soon = self.soon if self._on_loop() else None
+        if soon:
+            soon(self._turn)
+            return
         if self.thread is None:
             self.thread = threading.Thread(target=self._serve, daemon=True, name="scoring")
             self.thread.start()
         self._wake.put(None)
+
+    def _turn(self) -> None:
+        """Score one batch on the event loop, which then looks for requests before the next."""
+        if batch := self._draw():
+            self._run(batch)
+            self._hand_over()
 
     def _serve(self) -> None:
         while True:
@@ -179,19 +217,25 @@ class Batcher:
                 self._filled.wait(self.limits.max_wait)
             while batch := self._draw():
                 self._run(batch)
+                if self.soon and self._on_loop():
+                    self._hand_over()
+                    break
                 self._linger(batch)
 
     def _linger(self, batch: Sequence[Ticket]) -> None:
         """Give those who were just answered together the time to ask again together.
 
         Else half of them are in each batch, and there are twice as many batches. It ends when as
-        many rows have come as were answered, or when none came within `PATIENCE`.
+        many rows have come as were answered, or when none came within `PATIENCE`. Who is not told
+        yet, because the answer is held, cannot have asked again.
         """
         if len(batch) < 2:
             return
         seen = self.waiting
-        patience = PATIENCE * (batch[0].ended - batch[0].began)
-        while not self._filled.wait(patience) and self.waiting > seen:
+        share = HELD_PATIENCE if any(ticket.held for ticket in batch) else PATIENCE
+        patience = share * (batch[0].ended - batch[0].began)
+        end = time.perf_counter() + HELD_SECONDS
+        while not self._filled.wait(patience) and (self.waiting > seen or _held(batch, end)):
             seen = self.waiting
         self._enough = self.limits.batch_rows
 
@@ -234,6 +278,7 @@ class Batcher:
             ticket.began = began
         self._settle(batch)
         ended = time.perf_counter()
+        self._judge(ended, ended - began)
         for ticket in batch:
             ticket.ended = ended
         try:
@@ -243,6 +288,13 @@ class Batcher:
         self._expect(batch)
         for ticket in batch:
             _tell(ticket)
+
+    def _judge(self, ended: float, seconds: float) -> None:
+        """Note whether the model is quick; one that was slow must be so again in the thread."""
+        if seconds > QUICK:
+            self._quick, self._apart_until = False, ended + APART * seconds
+        elif ended >= self._apart_until:
+            self._quick = True
 
     def _settle(self, batch: Sequence[Ticket]) -> None:
         """Give each ticket its answers, or its error."""
@@ -269,6 +321,10 @@ class Batcher:
             return self.answers(rows)
         slices = (rows[start : start + step] for start in range(0, len(rows), step))
         return [answer for part in slices for answer in self.answers(part)]
+
+
+def _held(batch: Sequence[Ticket], end: float) -> bool:
+    return any(ticket.held for ticket in batch) and time.perf_counter() < end
 
 
 def _tell(ticket: Ticket) -> None:

@@ -42,10 +42,13 @@ class Refused(InputInvalid):
         self.code = code
         self.fields = list(fields)[:TOLD]
 
+    def told(self) -> str:
+        """Return why, as JSON."""
+        return json.dumps({"error": str(self)} | ({"fields": self.fields} if self.fields else {}))
+
     def answer(self) -> tuple[Response, int]:
         """Return the answer that tells why."""
-        told = {"error": str(self)} | ({"fields": self.fields} if self.fields else {})
-        return Response(json.dumps(told), mimetype=JSON), self.code
+        return Response(self.told(), mimetype=JSON), self.code
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway import store
 from slipway.data import written
 from slipway.errors import BarMissed, DataUnavailable, InputInvalid
+from slipway.machine import on_gpu
 from slipway.run import Run, read_json
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class Exported:
     session: Any
 
 
-def load_exported(folder: Path, threads: int) -> Exported:
+def load_exported(folder: Path, threads: int, gpu: bool) -> Exported:
     """Return the exported form of the model in ``folder``, which `check_proof` let pass."""
-    return Exported(store.load(folder / FOLDER, threads=threads))
+    return Exported(store.load(folder / FOLDER, threads=threads, gpu=gpu))
 
 
 def check_proof(job: Job, folder: Path) -> None:
@@ -95,8 +96,16 @@ def subject(job: Job, folder: Path) -> dict[str, str]:
         "model": store.identity(folder),
         "export": _hash(path for path in (folder / FOLDER).rglob("*") if path.is_file()),
         "code": _hash(job.spec.code),
-        "onnxruntime": version("onnxruntime"),
+        "onnxruntime": _onnxruntime(),
     }
+
+
+def _onnxruntime() -> str:
+    """Return ONNX Runtime's version; the package for CUDA has a name of its own."""
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:
+        return version("onnxruntime-gpu")
 
 
 def apart(one: Any, other: Any) -> float:
@@ -115,8 +124,13 @@ def _prove(job: Job, out: Path, model: Any, lossy: Lossy | None) -> str:
     if job.held_out_rows is None:
         raise InputInvalid(f"job {job.spec.name}: @job.exported needs the rows of @job.held_out")
     rows = list(job.held_out_rows(Run(job.spec, out, "export")))
-    exported = Exported(store.load(out / "model" / FOLDER))
-    found = list(_differences(job, model, exported, rows))
+    found = [
+        difference
+        for gpu in sorted({False, on_gpu(job.spec)})  # what is proven on a GPU serves on CPUs, too
+        for difference in _differences(
+            job, model, load_exported(out / "model", threads=1, gpu=gpu), rows
+        )
+    ]
     judged = _agreement(found, lossy) if lossy else _nearness(found, job.tolerance)
     record = subject(job, out / "model") | {"rows": len(rows)} | judged
     with written(out / "model" / RECORD) as part:

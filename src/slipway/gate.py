@@ -2,8 +2,9 @@
 
 Bodies are read here, on the event loop, within the limits of the job's type and of time, so a slow
 or endless body costs a few kilobytes and never a thread. A plain JSON body for ``POST /score`` goes
-straight to the batcher; everything else goes through Flask in threads: one lane for GET and HEAD,
-which never wait for the model, and one for the rest, bounded, so that a full server says 429.
+straight to the batcher, or is refused with what is wrong in it; everything else goes through Flask
+in threads: one lane for GET and HEAD, which never wait for the model, and one for the rest,
+bounded, so that a full server says 429.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import sys
 import threading
 import time
+from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from slipway.batching import CLIENT, Client, Ticket
-from slipway.bodies import JSON, row_of, rows_of_json
+from slipway.bodies import JSON, row_of, rows_of_json, wrong_json
 from slipway.errors import Busy
 from slipway.scorer import refusal
 from slipway.telemetry import Request, request_id
@@ -65,22 +67,28 @@ class Exchange(Client):
 
 
 class Exits:
-    """Lets the event loop forget requests that are answered.
+    """Lets the event loop, in whose thread it is made, forget requests that are answered.
 
     Those of a batch come together, and each call from another thread wakes the loop: one does.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.thread = threading.get_ident()
         self.answered: deque[Exchange] = deque()
         self.called = False
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run a callback on the loop; called from any thread, and the loop's own need not wake."""
+        own = threading.get_ident() == self.thread
+        (self.loop.call_soon if own else self.loop.call_soon_threadsafe)(callback)
 
     def put(self, exchange: Exchange) -> None:
         """Tell, from any thread, that nothing more is sent."""
         self.answered.append(exchange)
         if not self.called:
             self.called = True
-            self.loop.call_soon_threadsafe(self._forget)
+            self.soon(self._forget)
 
     def _forget(self) -> None:
         self.called = False  # first: what is put from here on calls again
@@ -125,10 +133,12 @@ class Lane:
 
 
 class Gate:
-    """The RSGI application of a scorer's Flask app."""
+    """The RSGI application of a scorer's Flask app; ``leaving`` is called when draining begins."""
 
-    def __init__(self, app: Flask, threads: int) -> None:
-        self.app = app
+    def __init__(
+        self, app: Flask, threads: int, leaving: Callable[[], None] = lambda: None
+    ) -> None:
+        self.app, self.leaving = app, leaving
         self.service = app.extensions["slipway"]
         self.timeout = self.service.limits.timeout
         self.largest = int(app.config["MAX_CONTENT_LENGTH"])
@@ -141,12 +151,14 @@ class Gate:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start the lanes; granian calls this in the worker."""
         self.exits = Exits(loop)
+        self.service.batcher.soon = lambda turn: self.exits.soon(partial(_outside, turn))
         self.reading = Lane("get", READERS, self._through_flask, self._failed)
         self.writing = Lane("post", self.threads, self._through_flask, self._failed)
         self.sweeper = loop.create_task(self._sweep())
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send the last spans."""
+        self.service.batcher.soon = None
         self.sweeper.cancel()
         self.service.telemetry.close()
 
@@ -261,14 +273,16 @@ class Gate:
         )
 
     def _straight(self, exchange: Exchange) -> bool:
-        """Queue the rows of a small body that is right; Flask tells what is wrong with others."""
+        """Queue the rows of a small body, or tell what is wrong with it, as Flask would."""
         body = exchange.body
         if len(body) > SMALL:
             return False
         try:
             asked = rows_of_json(body, row_of(self.service.job.row))
-        except ValidationError:
-            return False
+        except ValidationError as error:
+            wrong = wrong_json(error)
+            self._answer_json(exchange, wrong.code, {}, wrong.told().encode())
+            return True
         if not asked.rows:
             return False
         self.service.batcher.submit(
@@ -277,7 +291,7 @@ class Gate:
         return True
 
     def _scored(self, exchange: Exchange, many: bool, ticket: Ticket) -> None:
-        """Answer with what the batcher found; called in the scoring thread."""
+        """Answer with what the batcher found; called in the thread that scored."""
         if ticket.error:
             self._failed(exchange, ticket.error)
             return
@@ -355,8 +369,12 @@ class Gate:
 
     async def _sweep(self) -> None:
         """Look now and then for bodies that do not arrive, and for clients that went away."""
+        told = False
         while True:
             await asyncio.sleep(SWEEP)
+            if self.service.draining() and not told:
+                told = True
+                self.leaving()
             now = time.perf_counter()
             for exchange in list(self.open):
                 age = now - exchange.began
@@ -373,6 +391,16 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.discard = discard
+
+
+def _outside(turn: Callable[[], None]) -> None:
+    """Run a job's code on the loop as if it were not: it may start one (`asyncio.run`)."""
+    loop = asyncio.get_running_loop()
+    _set_running_loop(None)
+    try:
+        turn()
+    finally:
+        _set_running_loop(loop)
 
 
 async def _watch(exchange: Exchange) -> None:

@@ -20,6 +20,7 @@ from slipway import store
 from slipway.errors import InputInvalid, SlipwayError
 from slipway.export import Exported, check_proof, load_exported
 from slipway.logs import say
+from slipway.machine import on_gpu
 from slipway.spec import JobSpec
 
 PLACES = {"file", "line"}
@@ -145,8 +146,8 @@ class Job:
     def load(self, folder: Path, form: str = "trained", threads: int = 1) -> Any:
         """Return the model in ``folder``; see `chosen_form` and `slipway.store.load`."""
         if self.chosen_form(folder, form) == "exported":
-            return load_exported(folder, threads)
-        model = store.load(folder, self.trusted, threads)
+            return load_exported(folder, threads, on_gpu(self.spec))
+        model = store.load(folder, self.trusted, threads, on_gpu(self.spec))
         if self.row_maker:
             self.row_of_model = self.row_maker(model)
         return model

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from slipway.spec import JobSpec
 
 
 def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many cores this process may use: its affinity, and a container's quota."""
     found = len(os.sched_getaffinity(0))
     return max(1, min(found, round(quota(cgroup) or found)))
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Tell whether an NVIDIA GPU was given to this container; under Windows it is called dxg."""
+    return (devices / "nvidiactl").exists() or (devices / "dxg").exists()
+
+
+def on_gpu(spec: JobSpec, devices: Path = Path("/dev")) -> bool:
+    """Tell whether a job may compute on a GPU: not one of ``base``, which knows no network."""
+    return spec.base != "base" and has_gpu(devices)
 
 
 def quota(cgroup: Path) -> float | None:

@@ -30,6 +30,7 @@ import click
 from slipway import data, places
 from slipway.errors import DataUnavailable, DeviceAbsent, InputInvalid, Stopped
 from slipway.logs import say
+from slipway.machine import has_gpu
 from slipway.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Run:
     extra: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, data.Source] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, Mapping[int, float]] = field(default_factory=dict)
     pieces: list[dict[str, Any]] = field(default_factory=list)
     stopping: bool = False
     part: str = ""
@@ -127,6 +129,10 @@ class Run:
         """Record figures under their names in ``metrics.json``."""
         self.metrics.update({name: float(value) for name, value in metrics.items()})
 
+    def curve(self, name: str, values: Mapping[int, float]) -> None:
+        """Record a figure of train by its step, for MLflow beside those of `log`."""
+        self.curves[name] = values
+
     def figure(self, name: str, figure: Figure, caption: str) -> None:
         """Put a matplotlib figure with a caption into the report, and close it."""
         from slipway.report import save_figure
@@ -159,11 +165,15 @@ class Run:
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         model: Any = None,
+        curves: Mapping[str, Mapping[int, float]] | None = None,
     ) -> None:
-        """Log a named MLflow run; a ``model`` becomes a version of the job's registered model."""
+        """Log a named MLflow run; a ``model`` becomes a version of the job's registered model.
+
+        ``curves`` are figures by their step.
+        """
         from slipway.track import Tracker
 
-        Tracker(self).log(name, params, metrics, model)
+        Tracker(self).log(name, params, metrics, model, curves=curves)
 
     def progress(
         self, items: Iterable[Item], label: str, total: int | None = None
@@ -340,7 +350,7 @@ def pick_device(wish: str) -> str:
     """Return ``cpu`` or ``cuda``; ``auto`` takes what is there, a wish is never changed."""
     if wish == "cpu":
         return "cpu"
-    cuda = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+    cuda = has_gpu()
     if wish == "cuda" and not cuda:
         raise DeviceAbsent(
             "--device cuda: no NVIDIA device in this container; start it with --gpus all"

@@ -137,6 +137,16 @@ class Service:
             return []
         return [answer.model_dump(mode="json") for answer in self.batcher.score(rows)]
 
+    def submit(self, rows: list[Any], done: Callable[[Ticket], None]) -> None:
+        """Queue rows; ``done`` gets their answers or their error in the thread that scored them.
+
+        For a route that goes on with what it gets in a thread of its own: ``done`` may be called
+        on the event loop, so it must be short. Raises NotReady, Busy.
+        """
+        if self.state != "ready":
+            raise NotReady(f"the model is not ready: {self.state}")
+        self.batcher.submit(rows, done, CLIENT.get())
+
     def _watch(self, batch: Sequence[Ticket], seconds: float) -> None:
         good = [ticket for ticket in batch if not ticket.error]
         self.metrics.scored(good, seconds)

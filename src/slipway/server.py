@@ -5,8 +5,8 @@ compute in one thread each, libraries and model, of either form, are loaded once
 forked and their memory is shared; else each loads its own. The server is ready when all are warm.
 
 Draining: ``/readyz`` turns 503 so that a balancer looks elsewhere. For `DRAIN_SECONDS` every
-request is still answered, and its answer closes the connection; then the listeners go, what
-is under way is finished, and the processes end, within 25 s in all.
+request is still answered, and its answer closes the connection; then nobody new is let in, the
+listeners go, what is under way is finished, and the processes end, within 25 s in all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import click
 
 from slipway.batching import Limits
 from slipway.errors import DataUnavailable
-from slipway.machine import usable_cores
+from slipway.machine import on_gpu, usable_cores
 from slipway.types import example
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ OURS = "SLIPWAY_SERVER_SET"
 """Names what the server set in the environment for its workers alone."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Must be set before prometheus_client is imported."""
-DRAIN_SECONDS = 5
+DRAIN_SECONDS, DOOR_SECONDS = 5, 4
+"""From SIGTERM on; a worker, which sees it half a second later at most, lets nobody new in."""
 FINISH_SECONDS = 18
 BACKLOG = 1024
 CONNECTIONS = 4096
@@ -90,12 +91,7 @@ def choose_workers(job: Job, wanted: int | None, devices: Path = Path("/dev")) -
     """Return the number of workers: the option, else one where there is a GPU, else the cores."""
     if wanted is not None:
         return wanted
-    return 1 if on_gpu(job, devices) else usable_cores()
-
-
-def on_gpu(job: Job, devices: Path = Path("/dev")) -> bool:
-    """Tell whether a job may compute on a GPU: what a process has there is lost in a fork."""
-    return job.spec.base != "base" and any(devices.glob("nvidia[0-9]*"))
+    return 1 if on_gpu(job.spec, devices) else usable_cores()
 
 
 class Board:
@@ -146,7 +142,8 @@ def serve_forever(job: Job, out: Path, settings: Settings) -> None:
             _limit_threads(each)
         form = job.chosen_form(out / "model", settings.form)
         settings = replace(settings, form=form)
-        shared = workers > 1 and each == 1 and not on_gpu(job)
+        # what a process has on a GPU is lost in a fork
+        shared = workers > 1 and each == 1 and not on_gpu(job.spec)
         loaded = _load_once(job, out / "model", form) if shared else None
         _run_granian(job, out, settings, board, bound, workers, loaded)
 
@@ -285,7 +282,7 @@ def _run_granian(
         respawn_failed_workers=True,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_application, job, out, settings, board, loaded))
+    ).serve(target_loader=partial(_application, job, out, settings, board, loaded, port))
 
 
 def _application(
@@ -294,6 +291,7 @@ def _application(
     settings: Settings,
     board: Board,
     loaded: Loaded | None,
+    port: int,
     _: str,
     worker: int,
 ) -> Any:
@@ -307,10 +305,19 @@ def _application(
         access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
     app.extensions["slipway-runs"].start()
-    gate = Gate(app, settings.threads)
+    gate = Gate(app, settings.threads, partial(_shut_the_door, port))
     _freeze()
     board.settle(worker)
     return gate
+
+
+def _shut_the_door(port: int) -> None:
+    """Let no new client in shortly before the worker leaves."""
+    from slipway.waiting import let_none_in
+
+    timer = threading.Timer(DOOR_SECONDS, let_none_in, [port])
+    timer.daemon = True
+    timer.start()
 
 
 def _check_log(score_log: str | None) -> None:

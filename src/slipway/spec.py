@@ -21,6 +21,7 @@ Spec = TypeVar("Spec")
 TIERS = ("auto", "real", "mirror", "sample")
 """What ``--data`` takes beside a path."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
 BAR = re.compile(r"(>=|<=) (-?\d+(?:\.\d+)?(?:e-?\d+)?)")
 ACCEPT = ("real", "sample", "mean")
 MEMORY = re.compile(r"\d+(\.\d+)?[mg]")
@@ -86,7 +87,8 @@ class Dataset:
 class JobSpec:
     """The whole of a ``job.toml``; ``name`` is the folder's, ``folder`` its path.
 
-    ``services`` are databases that the job can use, by their folders of ``images/``.
+    ``services`` are databases that the job can use, by their folders of ``images/``; ``variables``
+    are those of the machine that its containers get, such as a secret of the user's.
     ``accept`` holds what one run must reach on ``real`` and on ``sample`` data, and what the
     ``mean`` over the seeds 0 to 4 must reach on real data.
     """
@@ -97,6 +99,7 @@ class JobSpec:
     question: str
     base: Base = "base"
     services: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
     resources: Resources = Resources()
     data: Mapping[str, Dataset] = field(default_factory=dict)
     accept: Mapping[str, Mapping[str, Bar]] = field(default_factory=dict)
@@ -134,10 +137,8 @@ class JobSpec:
         base = table.get("base", "base")
         if base not in get_args(Base):
             raise ValueError(f"base = {base!r}; wanted one of {', '.join(get_args(Base))}")
-        services = table.get("services", [])
-        if not isinstance(services, list) or not all(_is_name(entry) for entry in services):
-            raise ValueError(f"services = {services!r}; wanted a list of names like 'postgres'")
-        table["services"] = tuple(services)
+        table["services"] = _names(table, "services", NAME, "postgres")
+        table["variables"] = _names(table, "variables", VARIABLE, "SLIPWAY_KEY")
         table["resources"] = _build(Resources, table.get("resources", {}), "resources")
         if not MEMORY.fullmatch(table["resources"].memory):
             memory = table["resources"].memory
@@ -150,8 +151,13 @@ class JobSpec:
         return _build(cls, {"name": name, "folder": folder, **table}, "")
 
 
-def _is_name(text: Any) -> bool:
-    return isinstance(text, str) and bool(NAME.fullmatch(text))
+def _names(table: dict[str, Any], key: str, form: re.Pattern[str], example: str) -> tuple[str, ...]:
+    found = table.get(key, [])
+    if not isinstance(found, list) or not all(
+        isinstance(entry, str) and form.fullmatch(entry) for entry in found
+    ):
+        raise ValueError(f"{key} = {found!r}; wanted a list of names like {example!r}")
+    return tuple(found)
 
 
 def _tables(table: dict[str, Any], key: str) -> dict[str, Any]:

@@ -12,20 +12,26 @@ import hashlib
 import importlib
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slipway.data import sha256_of, written
 from slipway.errors import DataUnavailable, InputInvalid
+from slipway.logs import say
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 IDENTITY = re.compile(r'("__id__": |"file": ")(\d+)')
 STOP_WORDS = re.compile(r'("_stop_words_id": \{[^{}]*"content": ")\d+')
 SKOPS, ONNX, NETWORK = "model.skops", "model.onnx", "model.safetensors"
 SUMS = "SHA256SUMS"
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# TensorFloat-32 has ten bits where a float has 23: answers would differ from the trained model's.
+EXACT = {"use_tf32": "0"}
 
 
 def save(model: Any, folder: Path) -> None:
@@ -58,17 +64,18 @@ def _form(model: Any) -> tuple[str, Callable[[Any, Path], None]]:
     )
 
 
-def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1) -> Any:
+def load(folder: Path, trusted: Sequence[str] = (), threads: int = 1, gpu: bool = False) -> Any:
     """Return the model that `save` wrote; an ONNX graph as an onnxruntime session.
 
     ``trusted`` lists the job's own types by full name; ``threads`` share the work of one call of
-    a session, 0 for all cores: several workers have one each. Raises DataUnavailable when there
-    is no model and InputInvalid when the file holds a type that is not trusted or is damaged.
+    a session, 0 for all cores: several workers have one each. With ``gpu`` a session computes
+    there, or says why it cannot. Raises DataUnavailable when there is no model and InputInvalid
+    when the file holds a type that is not trusted or is damaged.
     """
     readers: dict[str, Callable[[Path], Any]] = {
         SKOPS: partial(_load_skops, trusted=trusted),
         NETWORK: partial(_load_network, trusted=trusted),
-        ONNX: partial(_load_onnx, threads=threads),
+        ONNX: partial(_load_onnx, threads=threads, gpu=gpu),
     }
     for path, read in ((folder / name, read) for name, read in readers.items()):
         if path.is_file():
@@ -144,17 +151,46 @@ def _load_network(path: Path, trusted: Sequence[str]) -> Any:
     return network.eval()
 
 
-def _load_onnx(path: Path, threads: int) -> Any:
+def _load_onnx(path: Path, threads: int, gpu: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # A thread that spins while it waits takes the core from another worker.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It keeps a plan of memory for each shape of inputs that it ever saw: a scorer of texts, whose
+    # batches have a new shape nearly every time, grew by 170 bytes a batch for ever.
+    options.enable_mem_pattern = False
+    session = _on_gpu(path, options) if gpu else None
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return session or onnxruntime.InferenceSession(path, options, providers=[CPU])
     except Exception as error:  # onnxruntime's errors have no other type in common
         raise InputInvalid(f"{path}: no ONNX model ({error})") from None
+
+
+def _on_gpu(path: Path, options: Any) -> Any:
+    """Return a session that computes on the GPU, or None where it cannot; both are said.
+
+    Left to itself onnxruntime would go on on the CPU, and print that among the results.
+    """
+    import onnxruntime
+
+    why = "slipway/cuda alone has the ONNX Runtime that can"
+    if CUDA in onnxruntime.get_available_providers():
+        with redirect_stdout(sys.stderr):
+            onnxruntime.preload_dlls()
+        try:
+            session = onnxruntime.InferenceSession(
+                path, options, providers=[(CUDA, EXACT), CPU], enable_fallback=False
+            )
+            if CUDA in session.get_providers():
+                say(f"{path.name}: onnxruntime computes on the GPU ({CUDA})")
+                return session
+            why = "CUDA does not start; onnxruntime's lines above say why"
+        except Exception as error:  # onnxruntime's errors have no other type in common
+            why = str(error)
+    say(f"{path.name}: there is a GPU, but onnxruntime computes on the CPU: {why}", "WARNING")
+    return None
 
 
 def _load_skops(path: Path, trusted: Sequence[str]) -> Any:

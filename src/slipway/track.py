@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from slipway.run import Run
 
 STAGES = ("candidate", "shadow", "production")
+MOST_METRICS = 1000
+"""That a server takes at once."""
 
 
 # mlflow's own are 7 retries and 120 s: a server that refuses would hold a job for minutes.
@@ -69,6 +71,7 @@ class Tracker:
         metrics: Mapping[str, float],
         model: Any = None,
         stage: str = "",
+        curves: Mapping[str, Mapping[int, float]] | None = None,
     ) -> str:
         """Log one finished run and return its id; register ``model`` when there is one."""
         from mlflow.entities import Metric, Param, RunTag
@@ -81,6 +84,10 @@ class Tracker:
             params=[Param(label, str(value)[:500]) for label, value in params.items()],
             tags=[RunTag(label, str(value)) for label, value in self._tags().items()],
         )
+        points = [Metric(label, float(value), now, step) for label, values in (curves or {}).items()
+                  for step, value in values.items()]  # fmt: skip
+        for start in range(0, len(points), MOST_METRICS):
+            self.client.log_batch(key, metrics=points[start : start + MOST_METRICS])
         if model is not None:
             self._register(name, key, made.info.artifact_uri, model, stage)
         self.client.set_terminated(key)

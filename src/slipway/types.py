@@ -17,7 +17,6 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -30,7 +29,6 @@ __all__ = [
     "Output",
     "Problem",
     "example",
-    "field_validator",
     "model_validator",
     "problems",
 ]

@@ -277,7 +277,7 @@ def _keep(job: Job, run: Run, model: Any) -> None:
         key: value for key, value in (vars(run.options) | run.extra).items() if value is not None
     }
     # A server that does not answer must not leave a new model beside the record of the old one.
-    Tracker(run).log("train", params, run.metrics, model, stage="candidate")
+    Tracker(run).log("train", params, run.metrics, model, "candidate", run.curves)
     store.save(model, run.out / "model")
 
 

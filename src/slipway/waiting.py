@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+log = logging.getLogger("slipway.waiting")
 
 PATIENCE = 5
 """Seconds in which a client must have sent its request, or read its answer."""
@@ -35,6 +38,10 @@ HANDSHAKES = 0.01
 OPENING = 2.0
 """Seconds that workers have from their model to their socket."""
 ATTACH_PROGRAM = getattr(socket, "SO_ATTACH_REUSEPORT_CBPF", 51)
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+ATTACH_FILTER = getattr(socket, "SO_ATTACH_FILTER", 26)
+Instruction = tuple[int, int, int, int]
+"""Code, jump if true, jump if false, operand: struct sock_filter."""
 NETWORK = 0xFFF00000  # SKF_NET_OFF: an offset from here on counts from the network header
 
 
@@ -67,10 +74,41 @@ def deal(listener: socket.socket, workers: int, first: int) -> None:
         (0x04, 0, 0, first),  # add
         (0x16, 0, 0, 0),  # return
     ]
+    attach(listener, ATTACH_PROGRAM, program, "workers get clients by a hash, not in turn")
+
+
+def attach(listener: socket.socket, option: int, program: list[Instruction], without: str) -> None:
+    """Give a socket a program that the kernel runs on packets, or log what is so ``without`` it."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
     held = struct.pack("HP", len(program), ctypes.addressof(code))
-    with suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, ATTACH_PROGRAM, held)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, option, held)
+    except OSError as error:
+        log.info("%s: the kernel says %s", without, error.strerror)
+
+
+def let_none_in(port: int) -> None:
+    """Let no new client connect to this process on a port; those who have are served.
+
+    When a listening socket is closed, the kernel cuts off who is connected and not yet accepted.
+    So the last of them are accepted before that, while nobody new comes: a first packet (SYN
+    without ACK) is dropped. It is sent anew a second later, to a socket that is there or to none.
+    """
+    program = [
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # of these SYN and ACK
+        (0x15, 0, 1, 0x02),  # if SYN alone
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # else keep all of it
+    ]
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as found:
+                listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and found.family in INTERNET and found.getsockname()[1] == port:
+                    attach(found, ATTACH_FILTER, program, "the last clients may be cut off")
 
 
 def listeners(port: int) -> int:
@@ -106,6 +144,8 @@ async def _serve(
     port, end = listener.getsockname()[1], loop.time() + OPENING
     while listeners(port) <= workers and loop.time() < end:
         await asyncio.sleep(POLL)
+    if listeners(port) <= workers:
+        log.info("not every worker listens after %g s; clients go to those that do", OPENING)
     deal(listener, workers, first=1)
     await asyncio.sleep(HANDSHAKES)
     loop.remove_reader(listener)

@@ -14,7 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
 FRAMING = ("transfer-encoding", "content-length", "connection", "expect")
 Blow = Callable[[signal.Signals], object]
 
@@ -152,6 +155,20 @@ class Unreliable(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
+
+
+@contextmanager
+def bucket(address: str, name: str) -> Iterator[Any]:
+    """Give a client of an S3 server on which a bucket was made."""
+    boto3 = pytest.importorskip("boto3")
+    client = boto3.client(
+        "s3", endpoint_url=address, region_name=KEYS["AWS_DEFAULT_REGION"],
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+    client.create_bucket(Bucket=name)
+    yield client
+    client.close()
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from tests.chaos import disorder
 pytestmark = pytest.mark.once
 ROWS = 400  # as tests/chaos/conftest.py writes
 BUCKET = "rows"
-KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def placed(work: Work, source: str, parts: str, folder: Path, **more: Any) -> Work:
@@ -72,21 +71,19 @@ def test_the_disk_fills(work: Work, tmp_path: Path, run: int) -> None:
 
 
 def test_the_store_fails(work: Work, client: Any, tmp_path: Path, run: int) -> None:
-    boto3 = pytest.importorskip("boto3")
     network = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
-    with disorder.store(random.Random(run), network["Gateway"]) as (steady, unreliable):
-        s3 = boto3.client("s3", endpoint_url=steady, region_name="us-east-1",
-                          aws_access_key_id="x", aws_secret_access_key="x")  # fmt: skip
-        s3.create_bucket(Bucket=BUCKET)
+    with (
+        disorder.store(random.Random(run), network["Gateway"]) as (steady, unreliable),
+        disorder.bucket(steady, BUCKET) as s3,
+    ):
         source = next(path for path in work.mounts if path.name == "rows.jsonl")
         s3.upload_file(str(source), BUCKET, "rows.jsonl")
-        names = {"AWS_ENDPOINT_URL": unreliable, **KEYS}
+        names = {"AWS_ENDPOINT_URL": unreliable, **disorder.KEYS}
         address = f"s3://{BUCKET}"
         here = placed(work, f"{address}/rows.jsonl", f"{address}/parts", tmp_path, environ=names)
         error = finish(here, tmp_path / "state")
         assert error is None or finish(here, tmp_path / "state") is None
-        calm = replace(here, environ={"AWS_ENDPOINT_URL": steady, **KEYS})
+        calm = replace(here, environ={"AWS_ENDPOINT_URL": steady, **disorder.KEYS})
         merged(calm, f"{address}/parts", f"{address}/rows.jsonl", f"{address}/all.jsonl", tmp_path)
         s3.download_file(BUCKET, "all.jsonl", str(tmp_path / "all.jsonl"))
-        s3.close()
     assert lines(tmp_path / "all.jsonl") == list(range(1, ROWS + 1))

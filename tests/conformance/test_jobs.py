@@ -45,11 +45,24 @@ def light_modules(folder, tree):
         path = waiting.pop()
         found.append(path)
         for statement in light_part(tree(path)):
-            if isinstance(statement, ast.ImportFrom) and statement.level == 1:
-                names = [statement.module or alias.name for alias in statement.names]
-                beside = {folder / f"{name}.py" for name in names}
-                waiting += sorted(beside - {*found, *waiting})
+            if isinstance(statement, ast.ImportFrom):
+                waiting += sorted(beside(statement, path, folder) - {*found, *waiting})
     return found
+
+
+def beside(statement, path, folder):
+    """Return the files of a job's folder that ``from x import y`` in one of them imports."""
+    parts = statement.module.split(".") if statement.module else []
+    if statement.level:
+        base = path.parents[statement.level - 1]
+    elif parts[:2] == ["jobs", folder.name]:
+        base, parts = folder, parts[2:]
+    else:
+        return set()
+    packages = [base.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
+    places = [*packages, *(packages[-1] / alias.name for alias in statement.names)]
+    files = {file for one in places for file in (one.with_suffix(".py"), one / "__init__.py")}
+    return {file for file in files if file.is_file() and folder in file.parents}
 
 
 def own_modules(sources, folder):

@@ -13,12 +13,10 @@ import json
 import os
 import shutil
 import signal
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,12 @@ import pytest
 
 from slipway.host import build
 from slipway.spec import JobSpec
+from tests.running import PATIENCE, wait_until
 
 DONE = (0, 3)  # whether the sample's bars are reached is for test_job.py to say
 ANYBODY = "12345:12345"
 FIXED = {"enum", "const", "pattern", "contentEncoding"}  # a text that a number behind it spoils
-PATIENCE = 120
 NUMBER = itertools.count(1)
-FUSE = threading.Event()  # never set: waiting on it is how a poll pauses
 
 
 @dataclass(frozen=True)
@@ -143,21 +140,6 @@ def ended(container: Any) -> Ended:
         for stream in ("out", "err")
     )
     return Ended(code, out, err)
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = PATIENCE, pause: float = 0.02) -> Any:
-    """Poll until the condition holds and return what it gave; fail after some seconds.
-
-    Who connects in the moment in which a server's workers take the port over may be cut off.
-    """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with suppress(ConnectionError):
-            found = condition()
-            if found:
-                return found
-        FUSE.wait(pause)
-    return pytest.fail(f"not so after {seconds} s: {condition}")
 
 
 def pytest_configure() -> None:

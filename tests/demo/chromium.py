@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Another network came or went on this machine; the browser asks again by itself.
+MACHINES_OWN = "ERR_NETWORK_CHANGED"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 30.0
 FLAGS = (
@@ -207,11 +209,12 @@ class Page:
         return [found["request"]["url"] for found in self._events("Network.requestWillBeSent")]
 
     def complaints(self) -> list[str]:
-        """Return the errors of the page's scripts and of its security policy."""
+        """Return the errors of the page's scripts and of its security policy; not the machine's."""
         thrown = self._events("Runtime.exceptionThrown")
         logged = [found["entry"] for found in self._events("Log.entryAdded")]
         errors = [found["text"] for found in logged if found["level"] == "error"]
-        return [str(found["exceptionDetails"]) for found in thrown] + errors
+        told = [str(found["exceptionDetails"]) for found in thrown] + errors
+        return [entry for entry in told if MACHINES_OWN not in entry]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from slipway.host import build, engine
+from slipway.host import build
 from tests.demo import chromium
 
 STRICT = {
@@ -52,18 +52,11 @@ class Pages:
 
 
 @pytest.fixture(scope="module")
-def pages(root: Path) -> Iterator[Pages]:
+def pages(client: Any, root: Path) -> Iterator[Pages]:
     """Pages with a stand-in for scorers behind them, on a network of their own."""
-    if not chromium.program():
-        pytest.skip(f"no Chromium on this machine; looked for {', '.join(chromium.PROGRAMS)}")
-    try:
-        client = engine.connect()
-    except engine.EngineAbsent as error:
-        pytest.skip(str(error))
     image = build.build_service(client, root, "demo")
     name = f"slipway-test-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
-        stack.callback(client.close)
         network = client.networks.create(name)
         stack.callback(network.remove)
         script = Path(__file__).with_name("stand_in.py")

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway.host import build, container, engine
 from slipway.spec import JobSpec
 from tests.demo import chromium
 
@@ -24,35 +24,17 @@ PATIENCE = 20
 
 @pytest.fixture(scope="module")
 def writing(
-    folder: Path, root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Any, Path, Any]]:
+    folder: Path, run_verb: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, Path, Any]:
     """The module that drives the page, the artifacts, and what runs a verb on them."""
     if not (folder / "drive_file.py").is_file():
         pytest.skip(f"{folder.name} writes no page of its own")
-    if not chromium.program():
-        pytest.skip(f"no Chromium on this machine; looked for {', '.join(chromium.PROGRAMS)}")
-    try:
-        client = engine.connect()
-    except engine.EngineAbsent as error:
-        pytest.skip(str(error))
     module = importlib.import_module(f"jobs.{folder.name}.drive_file")
     spec, out = JobSpec.read(folder), tmp_path_factory.mktemp(folder.name)
     out.chmod(0o777)
-    image = build.build_job(client, root, spec)
-    place = container.Place({out: ("/artifacts", "rw")}, {})
-
-    def verb(*arguments: str) -> str:
-        made = container.create(client, image, spec, place, arguments, network_mode="none")
-        made.start()
-        status, said = made.wait()["StatusCode"], made.logs().decode()
-        made.remove()
-        assert status == 0, said
-        return said
-
     module.prepare(out)
-    verb(*module.VERB)
-    yield module, out, verb
-    client.close()
+    run_verb(spec, out, module.VERB)
+    return module, out, partial(run_verb, spec, out)
 
 
 def saved(page: chromium.Page, folder: Path) -> None:
@@ -87,4 +69,4 @@ def test_a_page_is_used_to_its_end_and_what_it_saves_is_read(
             while len([path for path in folder.iterdir() if path.suffix == ".csv"]) < number:
                 assert time.monotonic() < end, f"nothing was saved in {folder}"
                 time.sleep(0.1)
-    assert verb(*module.READ_BACK)
+    assert verb(module.READ_BACK)

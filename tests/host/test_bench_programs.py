@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import batch, contestants, machine, rows, serving, soak, tables
+from bench import batch, contestants, machine, openloop, rows, serving, soak, tables
 from bench.openloop import OpenLoop, Outcome, by_second, is_bad, percentile, response_end, summary
 
 
@@ -234,14 +234,16 @@ def answering(listener: socket.socket, answers: list[bytes]) -> None:
 
 def test_the_open_loop_counts_each_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.openloop.OPENED", 1)
-    monkeypatch.setattr("bench.openloop.MOST", 1)
     ok, bad = HEAD + b"Content-Length: 2\r\n\r\nok", b"HTTP/1.1 422 No\r\nContent-Length: 0\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         given = (listener, [ok, bad, ok, b""])
         threading.Thread(target=answering, args=given, daemon=True).start()
-        loop = OpenLoop(listener.getsockname(), lambda number: b"x", rate=1000.0, patience=0.2)
+        loop = OpenLoop(
+            listener.getsockname(), lambda number: b"x", rate=1000.0, patience=0.2, most=1
+        )
         found = loop.run(0.004)
     assert found.ended == ["200", "422", "200", "cut"]
+    assert 2 / 60 == openloop.summary(found, 60)["rps"]
 
 
 def test_nobody_listening_is_refused() -> None:

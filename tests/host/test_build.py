@@ -54,6 +54,7 @@ def test_labels_repeat_job_toml(root: Path, docker: Engine) -> None:
 def test_a_gpu_build_stands_on_cuda_and_has_a_tag_of_its_own(root: Path, docker: Engine) -> None:
     build.build_job(docker, root, example(root), gpu=True)
     assert docker.built() == [
+        "slipway/libraries",
         "slipway/base",
         "slipway/build",
         "slipway/cuda",

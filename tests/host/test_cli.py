@@ -189,15 +189,20 @@ def test_a_jobs_tests_run_in_its_image_offline(root: Path, docker: Engine) -> No
     assert options["network_mode"] == "none"
 
 
-def test_the_tests_of_cuda_run_there_without_asking_for_a_gpu(root: Path, docker: Engine) -> None:
+@pytest.mark.parametrize("asked", [0, 1])
+def test_the_tests_of_cuda_run_there_with_the_gpu_of_this_machine_if_any(
+    asked: int, root: Path, docker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_has_gpu", lambda: bool(asked))
     check.in_image(docker, root, catalog.find_job(root, "example"), gpu=True)
     options = docker.created[0].options
     assert options["image"].tags == ["slipway/example-test:cuda"]
-    assert options["device_requests"] == []
+    assert len(options["device_requests"]) == asked
 
 
 def test_a_process_runs_on_the_lock_of_its_base() -> None:
     assert process.LOCKS["torch"] == ["base", "torch"]
+    assert process.REPLACED["cuda"] == ["onnxruntime"]
 
 
 def test_help_needs_neither_docker_nor_a_second(root: Path) -> None:

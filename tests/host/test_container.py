@@ -52,6 +52,18 @@ def test_a_mirror_url_is_passed_on(
     assert create(root, docker).options["environment"]["SLIPWAY_MIRROR"].startswith("https://")
 
 
+def test_variables_that_a_job_names_reach_its_containers_alone(
+    root: Path, docker: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXAMPLE_KEY", "secret")
+    assert "EXAMPLE_KEY" not in create(root, docker).options["environment"]
+    toml = root / "jobs" / "example" / "job.toml"
+    toml.write_text('variables = ["EXAMPLE_KEY", "ABSENT"]\n' + toml.read_text("utf-8"), "utf-8")
+    environ = create(root, docker).options["environment"]
+    assert "secret" == environ["EXAMPLE_KEY"]
+    assert "ABSENT" not in environ
+
+
 def test_the_container_learns_its_image_and_our_name_of_its_artifacts(
     root: Path, docker: Engine
 ) -> None:

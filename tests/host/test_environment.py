@@ -38,6 +38,17 @@ def test_every_package_is_checked_against_its_hash(
     assert "--require-hashes" in calls[1]
 
 
+def test_a_package_that_another_replaces_is_left_out(
+    root: Path, calls: list[tuple[str, ...]]
+) -> None:
+    (root / "images" / "base.txt").write_text(
+        "# locked\nonnx==1\nonnxruntime==2 \\\n    --hash=sha256:a\n    # via slipway\nscipy==3\n"
+    )
+    environment.make(root, "base", ["base"], without=["onnxruntime"])
+    left = Path(calls[1][-1]).read_text()
+    assert left == "# locked\nonnx==1\nscipy==3\n"
+
+
 def test_the_wheelhouse_is_looked_into_when_it_holds_wheels(root: Path) -> None:
     assert environment.find_links(root) == []
     (root / "wheelhouse").mkdir()

@@ -254,6 +254,58 @@ def test_those_who_were_answered_together_are_scored_together_again(start, monke
     assert [["a"], ["b", "c"], ["b2", "c2"]] == model.calls
 
 
+def holding(held, later):
+    """Return what keeps an answer from its client; what is put asks again, then lets go."""
+
+    def done(ticket):
+        ticket.held = True
+        held.put(lambda: (later(), setattr(ticket, "held", False)))
+
+    return done
+
+
+def test_those_whose_answers_are_held_are_scored_together_again(monkeypatch) -> None:
+    monkeypatch.setattr(batching, "HELD_PATIENCE", 0.0)  # the hold alone keeps the model waiting
+    monkeypatch.setattr(batching, "HELD_SECONDS", PATIENCE)
+    model = Model(held=True)
+    batcher = Batcher(model)
+    held: SimpleQueue[object] = SimpleQueue()
+    answered: SimpleQueue[object] = SimpleQueue()
+    batcher.submit(["a"], lambda ticket: None)
+    model.entered.get(timeout=PATIENCE)
+    for row in ("b", "c"):
+        done = holding(held, lambda row=row: batcher.submit([row + "2"], answered.put))
+        batcher.submit([row], done)
+    model.free.set()
+    first, second = held.get(timeout=PATIENCE), held.get(timeout=PATIENCE)
+    first()
+    wait_for_rows(batcher, 1)
+    assert len(model.calls) == 2  # "b2" waits for the one who is not told yet
+    second()
+    answered.get(timeout=PATIENCE)
+    answered.get(timeout=PATIENCE)
+
+    assert [["a"], ["b", "c"], ["b2", "c2"]] == model.calls
+
+
+def test_the_model_waits_a_moment_for_an_answer_that_is_held_and_no_longer(monkeypatch) -> None:
+    monkeypatch.setattr(batching, "HELD_SECONDS", 0.001)
+    model = Model(held=True)
+    batcher = Batcher(model)
+    held: SimpleQueue[object] = SimpleQueue()
+    answered: SimpleQueue[object] = SimpleQueue()
+    batcher.submit(["a"], lambda ticket: None)
+    model.entered.get(timeout=PATIENCE)
+    for row in ("b", "c"):
+        batcher.submit([row], holding(held, lambda: None))
+    batcher.submit(["d"], lambda ticket: batcher.submit(["d2"], answered.put))
+    model.free.set()
+
+    assert answered.get(timeout=PATIENCE).answers == [("answer", "d2")]
+    assert [["a"], ["b", "c", "d"], ["d2"]] == model.calls
+    assert held.qsize() == 2  # nobody let go
+
+
 def test_after_a_lone_request_nobody_waits_for_another(start, monkeypatch) -> None:
     monkeypatch.setattr(batching, "PATIENCE", 1e9)
     model = Model()
@@ -288,9 +340,122 @@ def test_the_model_is_free_again_when_nobody_comes_back(start) -> None:
     assert [["a"], [0, 1], ["d"]] == model.calls
 
 
+def after_the_first_batch(model, turns) -> Batcher:
+    """Return a batcher with an event loop, which asks ``turns``, and a model that was seen once."""
+    batcher = Batcher(model)
+    batcher.soon = turns.append
+    batcher.score(["first"])
+    model.calls.clear()
+    return batcher
+
+
+def test_a_model_that_nobody_has_seen_is_not_called_on_the_loop() -> None:
+    turns: list[object] = []
+    batcher = Batcher(Model())
+    batcher.soon = turns.append
+    answered: SimpleQueue[object] = SimpleQueue()
+    batcher.submit(["a"], answered.put)
+
+    assert [("answer", "a")] == answered.get(timeout=PATIENCE).answers
+    assert [] == turns
+
+
+def test_a_quick_model_has_its_turn_on_the_loop_with_all_that_wait(monkeypatch) -> None:
+    monkeypatch.setattr(batching, "QUICK", PATIENCE)
+    turns: list[object] = []
+    model = Model()
+    batcher = after_the_first_batch(model, turns)
+    answered: list[object] = []
+    for row in "abc":
+        batcher.submit([row], lambda ticket: answered.append(threading.current_thread()))
+
+    assert 1 == len(turns)
+    assert [] == model.calls
+    turns.pop()()
+    assert [["a", "b", "c"]] == model.calls
+    assert [threading.current_thread()] * 3 == answered
+    assert ([], False) == (turns, batcher.busy)
+
+
+def test_rows_that_come_during_a_turn_have_the_next_one(monkeypatch) -> None:
+    monkeypatch.setattr(batching, "QUICK", PATIENCE)
+    turns: list[object] = []
+    model = Model()
+    batcher = after_the_first_batch(model, turns)
+    batcher.submit(["a"], lambda ticket: batcher.submit(["b"], lambda ticket: None))
+    turns.pop()()
+
+    assert 1 == len(turns)
+    turns.pop()()
+    assert [["a"], ["b"]] == model.calls
+
+
+def test_a_slow_model_is_never_called_on_the_loop_until_it_was_quick(monkeypatch) -> None:
+    turns: list[object] = []
+    model = Model()
+    monkeypatch.setattr(batching, "QUICK", -1)
+    monkeypatch.setattr(batching, "APART", 0)
+    batcher = after_the_first_batch(model, turns)
+    answered: SimpleQueue[object] = SimpleQueue()
+    for row in "ab":
+        batcher.submit([row], answered.put)
+        answered.get(timeout=PATIENCE)
+    assert [] == turns
+
+    monkeypatch.setattr(batching, "QUICK", PATIENCE)
+    model.free.clear()
+    batcher.submit(["c"], answered.put)
+    while ["c"] not in model.calls:
+        model.entered.get(timeout=PATIENCE)
+    batcher.submit(["d"], answered.put)
+    model.free.set()
+    answered.get(timeout=PATIENCE)
+    pause = threading.Event()
+    for _ in range(PATIENCE * 1000):
+        if turns:
+            break
+        pause.wait(0.001)
+    turns.pop()()
+    assert [["a"], ["b"], ["c"], ["d"]] == model.calls
+
+
+def test_for_long_after_a_slow_batch_quick_ones_are_scored_in_the_thread(monkeypatch) -> None:
+    turns: list[object] = []
+    monkeypatch.setattr(batching, "QUICK", -1)
+    monkeypatch.setattr(batching, "APART", 1e12)
+    batcher = after_the_first_batch(Model(), turns)
+    monkeypatch.setattr(batching, "QUICK", PATIENCE)
+    answered: SimpleQueue[object] = SimpleQueue()
+    for row in "ab":
+        batcher.submit([row], answered.put)
+        answered.get(timeout=PATIENCE)
+
+    assert [] == turns
+
+
+@pytest.fixture
+def loop():
+    """Return a function that has callbacks run one after the other in a thread."""
+    callbacks: SimpleQueue[object] = SimpleQueue()
+
+    def run():
+        while callback := callbacks.get():
+            callback()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield callbacks.put
+    callbacks.put(None)
+    thread.join(PATIENCE)
+
+
 @pytest.mark.parametrize("seed", range(12))
-def test_any_schedule_gives_every_request_exactly_its_own_answers(start, seed) -> None:
+def test_any_schedule_gives_every_request_exactly_its_own_answers(
+    start, loop, monkeypatch, seed
+) -> None:
     chance = random.Random(seed)
+    monkeypatch.setattr(batching, "QUICK", 0.0002)
+    monkeypatch.setattr(batching, "APART", 2)
     ceiling = chance.choice((1, 2, 7, 64))
     largest = []
 
@@ -303,6 +468,7 @@ def test_any_schedule_gives_every_request_exactly_its_own_answers(start, seed) -
         return [(row, "answer") for row in rows]
 
     batcher = Batcher(model, Limits(batch_rows=ceiling, queue_rows=chance.choice((5, 50, 5000))))
+    batcher.soon = chance.choice((loop, None))
     asked: SimpleQueue[object] = SimpleQueue()
 
     def client(number):

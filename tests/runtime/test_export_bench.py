@@ -1,10 +1,11 @@
 """The smaller verbs: another format, and the speed of this machine."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from slipway import bench, store
+from slipway import bench, export, store
 from slipway.errors import BarMissed, DataUnavailable, InputInvalid
 from slipway.export import apart, export_model
 from slipway.types import Field, Input, Output, example
@@ -144,6 +145,35 @@ def test_a_proven_export_is_what_auto_loads(exportable) -> None:
     assert ["trained", "exported"] == [job.form(model) for model in forms.values()]
     assert answers[0] != answers[1]  # float32, so it was not the trained model that answered
     assert all(apart(a.model_dump(), b.model_dump()) < 1e-6 for a, b in zip(*answers, strict=True))
+
+
+def test_an_export_is_proven_on_the_cpu_and_on_the_gpu_that_is_here(
+    exportable, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(export, "on_gpu", lambda spec: True)
+    used = []
+    load = store.load
+    monkeypatch.setattr(
+        store, "load", lambda *given, **more: used.append(more.get("gpu")) or load(*given, **more)
+    )
+
+    told = export_model(exportable.job, exportable.out)
+
+    assert [False, True] == [gpu for gpu in used if gpu is not None][-2:]
+    assert "on 30 held-out rows" in told
+    assert "there is a GPU, but onnxruntime computes on the CPU" in capsys.readouterr().err
+
+
+def test_a_proof_names_the_version_of_the_onnxruntime_for_cuda(trained, monkeypatch) -> None:
+    def version(package: str) -> str:
+        if package == "onnxruntime":
+            raise PackageNotFoundError(package)
+        return f"{package} 1.2"
+
+    monkeypatch.setattr(export, "version", version)
+    found = export.subject(trained.job, trained.out / "model")
+
+    assert "onnxruntime-gpu 1.2" == found["onnxruntime"]
 
 
 @pytest.mark.parametrize("changed", ["model", "export", "code", "onnxruntime"])

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from slipway import gate
+from slipway import batching, gate
 from slipway.batching import Limits
 from slipway.scorer import create_app
 
@@ -125,6 +125,51 @@ def test_plain_rows_never_see_flask_and_are_answered_like_flask_does(make) -> No
     assert json.loads(body) == json.loads(listed.answers[0][2])[0]
     assert [a[2] for a in again.answers] == [body]
     assert json.loads(body) == json.loads(through.answers[0][2])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b'{"text": 7}',
+        b'[{"text": "a"}, {}, {"txt": 1}]',
+        b"\xff\xfe",
+        b'"row"',
+        b"[7, 8]",
+    ],
+)
+def test_a_wrong_body_is_refused_without_flask_as_flask_does(make, body) -> None:
+    site = make()
+    (through,) = exchange(site, score(body, accept="application/json;q=0.9"))
+    site.app.full_dispatch_request = lambda: pytest.fail("Flask was asked")
+    (straight,) = exchange(site, score(body))
+    (status, headers, told) = straight.answers[0]
+    (wanted, flasks, wording) = through.answers[0]
+
+    assert (wanted, wording) == (status, told)
+    assert flasks["content-type"] == headers["content-type"]
+
+
+def test_a_quick_model_is_called_on_the_loop_and_may_start_one_of_its_own(
+    make, monkeypatch
+) -> None:
+    monkeypatch.setattr(batching, "QUICK", PATIENCE)
+    site, seen = make(), []
+    answers = site.service.batcher.answers
+
+    def noted(rows):
+        seen.append((threading.current_thread(), len(rows)))
+        asyncio.run(asyncio.sleep(0))
+        return answers(rows)
+
+    site.service.batcher.answers = noted
+    exchange(site, score(ROW))
+    protos = exchange(site, score(ROW), score(ROW))
+
+    assert [200, 200] == [status for proto in protos for status, *_ in proto.answers]
+    assert threading.current_thread() is not seen[0][0]
+    assert [(threading.current_thread(), 2)] == seen[1:]
 
 
 @pytest.mark.parametrize(

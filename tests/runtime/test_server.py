@@ -93,7 +93,7 @@ def test_cores_are_those_of_the_affinity_within_the_quota(
 def test_workers_are_the_option_or_one_for_a_gpu_or_one_a_core(toy, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(server, "usable_cores", lambda: 6)
     job = toy.job
-    (tmp_path / "nvidia0").touch()
+    (tmp_path / "nvidiactl").touch()
 
     assert (3, 6) == (
         server.choose_workers(job, 3, tmp_path),
@@ -115,7 +115,7 @@ def test_workers_of_one_thread_share_a_model_that_is_loaded_and_warm(
 ) -> None:
     seen = []
     monkeypatch.setattr(server, "usable_cores", lambda: 2)
-    monkeypatch.setattr(server, "on_gpu", lambda job: gpu)
+    monkeypatch.setattr(server, "on_gpu", lambda spec: gpu)
     monkeypatch.setattr(server, "_freeze", lambda: seen.append("frozen"))
     monkeypatch.setattr(server, "_waiting", lambda *_: nullcontext(8080))
     monkeypatch.setattr(server, "_run_granian", lambda *arguments: seen.append(arguments[-1]))

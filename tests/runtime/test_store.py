@@ -136,6 +136,73 @@ def test_a_session_takes_the_threads_it_is_given(graph, tmp_path, threads) -> No
     assert "0" == options.get_session_config_entry("session.intra_op.allow_spinning")
 
 
+def test_a_session_keeps_nothing_of_the_shapes_that_it_saw(graph, tmp_path) -> None:
+    store.save(graph, tmp_path)
+
+    assert not store.load(tmp_path).get_session_options().enable_mem_pattern
+
+
+class Cuda:
+    """Stands in for onnxruntime on slipway/cuda: its library prints, its session may not start."""
+
+    def __init__(self, monkeypatch, providers=(), error="") -> None:
+        import onnxruntime
+
+        self.real, self.given = onnxruntime.InferenceSession, {}
+        self.providers, self.error = list(providers), error
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [store.CUDA, store.CPU])
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load a.so"))
+        monkeypatch.setattr(onnxruntime, "InferenceSession", self.session)
+
+    def session(self, path, options, providers, **given):
+        if providers == [store.CPU]:
+            return self.real(path, options, providers=providers)
+        if self.error:
+            raise RuntimeError(self.error)
+        self.given = {"providers": providers, **given}
+        return self
+
+    def get_providers(self):
+        return self.providers
+
+
+def test_a_session_computes_on_the_gpu_exactly_and_says_so(
+    graph, tmp_path, monkeypatch, capsys
+) -> None:
+    store.save(graph, tmp_path)
+    cuda = Cuda(monkeypatch, [store.CUDA, store.CPU])
+
+    assert cuda is store.load(tmp_path, gpu=True)
+    assert {
+        "providers": [(store.CUDA, {"use_tf32": "0"}), store.CPU],
+        "enable_fallback": False,
+    } == cuda.given
+    told = capsys.readouterr()
+    assert "model.onnx: onnxruntime computes on the GPU (CUDAExecutionProvider)" in told.err
+    assert "" == told.out
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (None, "slipway/cuda alone has the ONNX Runtime that can"),
+        ({"error": "the driver is too old"}, "the driver is too old"),
+        ({"providers": [store.CPU]}, "CUDA does not start; onnxruntime's lines above say why"),
+    ],
+)
+def test_a_session_that_cannot_use_the_gpu_is_on_the_cpu_and_says_why(
+    graph, tmp_path, monkeypatch, capsys, found, why
+) -> None:
+    store.save(graph, tmp_path)
+    if found is not None:
+        Cuda(monkeypatch, **found)
+
+    assert [store.CPU] == store.load(tmp_path, gpu=True).get_providers()
+    told = capsys.readouterr()
+    assert f"there is a GPU, but onnxruntime computes on the CPU: {why}" in told.err
+    assert "" == told.out
+
+
 def test_a_type_without_a_known_format_is_refused(tmp_path) -> None:
     with pytest.raises(TypeError, match="dict is neither an estimator nor an ONNX model"):
         store.save({}, tmp_path)

@@ -42,6 +42,15 @@ def test_a_run_is_kept_with_its_parameters_figures_and_origin(run) -> None:
     )
 
 
+def test_a_curve_is_kept_step_by_step(run) -> None:
+    tracker = Tracker(run)
+    losses = {step: 1 / step for step in range(1, 1203)}
+    key = tracker.log("net", {}, {"best": 0.2}, curves={"loss": losses})
+    kept = tracker.client.get_metric_history(key, "loss")
+
+    assert losses == {point.step: point.value for point in kept}
+
+
 def test_versions_come_newest_first_and_a_stage_moves(run, model) -> None:
     run.track("one", {}, {"aucpr": 0.1}, model)
     run.track("two", {}, {"aucpr": 0.2}, model)

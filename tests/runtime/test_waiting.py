@@ -147,3 +147,19 @@ def test_nobody_is_cut_off_while_the_port_goes_over(monkeypatch) -> None:
     assert kept
     for one in (*kept, *workers):
         one.close()
+
+
+def test_nobody_new_is_let_in_and_those_who_have_connected_stay() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as other:
+        address = listener.getsockname()
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with socket.create_connection(address) as before:
+            waiting.let_none_in(address[1])
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.2)
+            socket.create_connection(other.getsockname(), timeout=PATIENCE).close()
+            accepted = listener.accept()[0]
+            before.sendall(b"still here")
+            assert b"still here" == accepted.recv(64)
+            accepted.close()

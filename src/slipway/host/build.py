@@ -6,6 +6,7 @@ are built first, and Debian itself where no registry gives it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
 DEBIAN = "debian:bookworm-slim"
 SOURCE = "dev.slipway.source"
 # What must be there before an image is built; the rest is inside one Dockerfile.
-PARENTS = {"base": [], "build": [], "torch": [], "cuda": ["base", "build"], "service": []}
+PARENTS: dict[str, list[str]] = {
+    "base": [],
+    "build": [],
+    "cuda": ["libraries", "base", "build"],
+    "libraries": [],
+    "service": [],
+    "torch": [],
+}
 MEGABYTE = 10**6
 STDERR = 2  # what a build says is no result
 # Where PyTorch publishes wheels without CUDA.
@@ -39,6 +47,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 BUDGETS: dict[str, float] = {
     "base": 800 * MEGABYTE,
     "torch": 1400 * MEGABYTE,
+    "cuda": 5500 * MEGABYTE,
     "demo": 400 * MEGABYTE,
     "mariadb": 300 * MEGABYTE,
     "mlflow": 750 * MEGABYTE,
@@ -128,7 +137,8 @@ def build_base(client: DockerClient, root: Path, base: str) -> Image:
     if base == "torch":
         ensure_torch_wheel(root)
     if base == "cuda":
-        arguments = ["--file", "Dockerfile.cuda", *_arg("BASE", "base"), *_arg("BUILD", "build")]
+        parents = [_arg(parent.upper(), parent) for parent in PARENTS[base]]
+        arguments = ["--file", "Dockerfile.cuda", *itertools.chain(*parents)]
     else:
         arguments = ["--file", "Dockerfile.base", "--target", base]
     commit, _ = sources.commit_of(root)

@@ -178,8 +178,8 @@ def contract(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
 def job_tests(machine: Machine, tally: Tally, spec: JobSpec) -> None:
     """Run a job's test_job.py inside its image, or as a process where there is no engine.
 
-    A job with a test_cuda.py has it run in its image on slipway/cuda too, whose wheels compute on
-    a CPU where there is no GPU.
+    A job with a test_cuda.py has it run in its image on slipway/cuda too, on a GPU of this machine
+    or else on the CPU.
     """
     name = f"job {spec.name}"
     client = machine.client
@@ -207,8 +207,9 @@ def in_image(client: DockerClient, root: Path, spec: JobSpec, gpu: bool = False)
         place = container.Place({folder: ("/artifacts", "rw")}, urls)
         network: dict[str, Any] = found.options or {"network_mode": "none"}
         made = container.create(
-            client, image, spec, place, arguments, tmpfs={"/tmp": ""}, **network
-        )
+            client, image, spec, place, arguments, gpu=gpu and _has_gpu(), tmpfs={"/tmp": ""},
+            **network,
+        )  # fmt: skip
         return container.attend(made)
 
 
@@ -277,5 +278,9 @@ def accept(machine: Machine, tally: Tally) -> None:
         tally.skipped["accept"] = "no real data: SLIPWAY_MIRROR names no folder"
     else:
         machine.tests(tally, "accept")
-    if not shutil.which("nvidia-smi"):
+    if not _has_gpu():
         tally.skipped["GPU"] = "no NVIDIA device on this machine"
+
+
+def _has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None

@@ -29,7 +29,6 @@ PASSED = (
     "DATABASE_URL",
     "LOG_FORMAT",
     "MLFLOW_TRACKING_URI",
-    "SLIPWAY_WATERMARK_KEY",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -76,6 +75,11 @@ def shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
+def passed(spec: JobSpec) -> tuple[str, ...]:
+    """Return the variables of this machine that a job's containers get where they are set."""
+    return (*PASSED, *spec.variables)
+
+
 def usual_place(root: Path, spec: JobSpec) -> Place:
     """Return the mounts and variables every container of a job has."""
     cache = data_cache()
@@ -83,7 +87,7 @@ def usual_place(root: Path, spec: JobSpec) -> Place:
         artifacts(root, spec): ("/artifacts", "rw"),
         cache: ("/data", "rw" if os.access(cache, os.W_OK) else "ro"),
     }
-    environ = {name: os.environ[name] for name in PASSED if name in os.environ}
+    environ = {name: os.environ[name] for name in passed(spec) if name in os.environ}
     environ["SLIPWAY_HOST_OUT"] = shown(artifacts(root, spec))
     mirror = os.environ.get("SLIPWAY_MIRROR", "")
     if mirror and Path(mirror).is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from slipway.errors import DataUnavailable
 STAMP = "slipway-lock"
 
 
-def make(root: Path, name: str, locks: Sequence[str]) -> Path:
+def make(root: Path, name: str, locks: Sequence[str], without: Sequence[str] = ()) -> Path:
     """Return the Python of ``.venv-NAME``, made when absent or when a lock changed.
 
-    ``locks`` name files of ``images/`` without their ending. Every package is checked against
-    its hash. Raise DataUnavailable where uv is absent or cannot install.
+    ``locks`` name files of ``images/`` without their ending, ``without`` packages of them that are
+    left out. Every package is checked against its hash. Raise DataUnavailable where uv is absent
+    or cannot install.
     """
     folder = root / f".venv-{name}"
     python = folder / "bin" / "python"
@@ -31,10 +33,20 @@ def make(root: Path, name: str, locks: Sequence[str]) -> Path:
     if not (python.exists() and stamp.exists() and stamp.read_text("utf-8") == wanted):
         click.echo(f"making {folder.name} from {' and '.join(map(str, files))}", err=True)
         _uv("venv", "--quiet", "--clear", "--no-project", str(folder))
+        chosen = folder / "lock.txt"
+        texts = [leave_out(path.read_text("utf-8"), without) for path in files]
+        chosen.write_text("".join(texts), "utf-8")
         _uv("pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode",
-            *find_links(root), "--python", str(python), *map(str, files))  # fmt: skip
+            *find_links(root), "--python", str(python), str(chosen))  # fmt: skip
         stamp.write_text(wanted, "utf-8")
     return python
+
+
+def leave_out(lock: str, packages: Sequence[str]) -> str:
+    """Return a lock without the entries of ``packages``: a line each, and those indented below."""
+    for package in packages:
+        lock = re.sub(rf"^{package}==.*\n(?:[ ].*\n)*", "", lock, flags=re.M)
+    return lock
 
 
 def find_links(root: Path) -> list[str]:

@@ -123,7 +123,7 @@ def placed(root: Path, spec: JobSpec, request: Request, work: Work, is_process: 
     usual = container.usual_place(root, spec)
     environ = {**usual.environ, **asked_for(request.names)}
     if request.is_remote:
-        passed = {name: environ[name] for name in (*container.PASSED, *request.names)
+        passed = {name: environ[name] for name in (*container.passed(spec), *request.names)
                   if name in environ and "PROXY" not in name.upper()}  # fmt: skip
         volume = request.places.get("volume")
         mounts = {Path(volume): ("/artifacts", "rw")} if volume and request.engine == "ray" else {}

@@ -13,13 +13,15 @@ from slipway.host.container import artifacts, data_cache, shown
 from slipway.spec import JobSpec
 
 LOCKS = {"base": ["base"], "torch": ["base", "torch"], "cuda": ["base", "cuda"]}
+# ONNX Runtime for CUDA is the same folder as the one without.
+REPLACED = {"cuda": ["onnxruntime"]}
 
 
 def python_of(root: Path, base: str) -> Path:
     """Return the Python of ``.venv-<base>``, made from that base's lock where stale."""
     if base == "torch":
         ensure_torch_wheel(root)
-    return environment.make(root, base, LOCKS[base])
+    return environment.make(root, base, LOCKS[base], REPLACED.get(base, ()))
 
 
 def environ_of(root: Path, spec: JobSpec) -> dict[str, str]:

@@ -18,6 +18,7 @@ BASE = [*BUILD, "images/base.txt", "images/bake_fonts.py"]
 PARTS = {
     "build": BUILD,
     "base": BASE,
+    "libraries": BASE,
     "torch": [*BASE, "images/torch.txt"],
     "cuda": [*BASE, "Dockerfile.cuda", "images/cuda.txt"],
     "service": BUILD,
@@ -33,7 +34,7 @@ SERVICES = {
 DATABASES: dict[str, list[str]] = {"postgres": [], "mariadb": []}
 # The folder of a job's own demo page: an image of its own, no part of the job's.
 PAGE = "demo"
-WITHOUT_RUNTIME = ("build", "service")
+WITHOUT_RUNTIME = ("build", "libraries", "service")
 CACHES = {"__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}
 
 
