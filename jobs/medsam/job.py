@@ -214,6 +214,23 @@ def bank_study(run: Run, patients: int | None, seeds: int) -> None:
 
 
 @job.command
+@click.option("--size", "sizes", type=click.IntRange(64), multiple=True, default=[128, 192, 256],
+              show_default=True, help="Pixels of a side.")  # fmt: skip
+@click.option("--config", type=click.Choice([*network.CONFIGS]), default=None,
+              help="A network of this kind with random weights, not this run's.")  # fmt: skip
+@click.option("--slices", type=click.IntRange(2), default=16, show_default=True)
+@click.option("--turns", type=click.IntRange(1), default=5, show_default=True)
+def measure_speed(
+    run: Run, sizes: tuple[int, ...], config: str | None, slices: int, turns: int
+) -> None:
+    """Measure seconds a slice and memory, beside the package's own predictor."""
+    from . import speed
+
+    networks = speed.networks(job.load(run.out / "model") if config is None else config, sizes)
+    speed.measured(run, networks, slices, turns)
+
+
+@job.command
 def overlay(run: Run) -> None:
     """Draw the held-out patients again, with more slices to scroll through."""
     sections.overlay(run, *sections.evaluated(run))
@@ -313,5 +330,6 @@ def segmented(model: Segmenter, row: Scan) -> Mask:
     return Mask(
         mask=brats.encoded(mask, case), region=row.region, voxels=int(mask.sum()),
         ml=float(mask.sum() * outcomes.volume_of(case) / 1000), slices=held,
-        confidence=float(np.nanmean(sure.clip(0, 1))), network=model.name,
+        confidence=round(float(np.nanmean(sure.clip(0, 1))), 4),  # the rest is the threads' doing
+        network=model.name,
     )  # fmt: skip

@@ -13,20 +13,56 @@ import copy
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
+from slipway.errors import InputInvalid
+
 from . import crops, predictor
 from .memory import BANKS, Bank
 
 if TYPE_CHECKING:
+    from slipway import Run
+
     from .predictor import Segmenter
 
 STOCK = "stock SAM 2"
+SIDE = 240
+"""Voxels of a side of the slices that are measured with."""
+
+
+def networks(given: Segmenter | str, sizes: Sequence[int]) -> Iterator[Segmenter]:
+    """Yield the small network, or one of a configuration with random weights, at each size."""
+    from . import training
+    from .nets import Configured, Small
+    from .network import CONFIGS
+
+    for size in sorted(sizes):  # a process only ever tells the most memory it has held
+        if isinstance(given, str):
+            yield Configured(CONFIGS[given][0], size, f"{given}, random weights").eval()
+            continue
+        if isinstance(given, Small):
+            training.resize(given, size)
+        elif size != given.size:
+            raise InputInvalid(f"--size: found {size}; wanted {given.size} for {given.name}")
+        yield given
+
+
+def measured(run: Run, networks: Iterable[Segmenter], slices: int, turns: int) -> None:
+    """Put a table of seconds and memory into the report."""
+    draw = np.random.default_rng(run.seed)
+    channels = draw.normal(size=(3, slices, SIDE, SIDE)).astype(np.float32)
+    torch.set_num_threads(1)
+    rows = [row for network in run.progress(networks, "sizes")
+            for row in compared(network, channels, turns)]  # fmt: skip
+    shown = [{name: round(entry, 4) if isinstance(entry, float) else entry
+              for name, entry in row.items()} for row in rows]  # fmt: skip
+    run.table("speed", shown, f"Seconds of one thread, median of {turns} turns. Random weights see "
+              "nothing, so their banks stay empty.")  # fmt: skip
 
 
 def compared(

@@ -1,11 +1,13 @@
 """Reading and writing of patients, measures worked by hand, the verbs and the scorer."""
 
 import base64
+import copy
 import csv
 import gzip
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -29,6 +31,7 @@ from jobs.medsam import (
     propagation,
     sections,
     segmenting,
+    speed,
     studies,
     training,
     unet,
@@ -649,6 +652,15 @@ def test_studies_compare_on_the_same_patients(trained, folder, tiny, monkeypatch
     assert {f"{condition}_prompt_only_wt_minus_fifo" for condition in studies.CONDITIONS} <= set(
         run.metrics
     )
+
+
+def test_speed_is_measured_beside_the_packages_predictor(trained, folder, tiny):
+    run = a_run(trained, "measure_speed", folder)
+    speed.measured(run, speed.networks(copy.deepcopy(tiny), [96, 64]), slices=3, turns=1)
+    (table,) = [piece for piece in run.pieces if piece.get("name") == "speed"]
+    assert [row["pixels"] for row in table["rows"]] == [64] * 5 + [96] * 5
+    with pytest.raises(InputInvalid, match="found 64; wanted 96"):
+        list(speed.networks(SimpleNamespace(size=96, name="a checkpoint"), [64]))
 
 
 def test_corruption_spares_the_prompted_slice_and_hits_three_in_ten(case):

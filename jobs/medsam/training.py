@@ -59,7 +59,7 @@ class Stage:
 
 
 RECIPE = (
-    Stage(192, 300, 2, 8e-4, 2), Stage(192, 700, 3, 8e-4), Stage(256, 250, 4, 4e-4)
+    Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4), Stage(256, 300, 4, 6e-4)
 )  # fmt: skip
 STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
 """How often neighbours lie up to so many slices apart."""
@@ -301,24 +301,22 @@ def agreement(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rate(step: int, recipe: tuple[Stage, ...]) -> float:
-    """Return the learning rate of a step: each stage warms up, the last one falls to nothing."""
-    done = step
-    for stage in recipe[:-1]:
-        if done < stage.steps:
-            return stage.peak * min(1.0, (done + 1) / 25)
-        done -= stage.steps
-    stage = recipe[-1]
-    fall = 0.5 * (1 + math.cos(math.pi * done / stage.steps))
+    """Return the learning rate of a step: each stage warms up, and all falls by one cosine.
+
+    Held at its peak, one bad batch can undo what tells prompts apart, and it does not come back.
+    """
+    stage, done = stage_of(step, recipe)
+    fall = 0.5 * (1 + math.cos(math.pi * step / sum(part.steps for part in recipe)))
     return stage.peak * min(1.0, (done + 1) / 25) * fall
 
 
-def stage_of(step: int, recipe: tuple[Stage, ...]) -> Stage:
-    """Return the stage that a step is of."""
-    for stage in recipe:
+def stage_of(step: int, recipe: tuple[Stage, ...]) -> tuple[Stage, int]:
+    """Return the stage that a step is of, and how many of the stage's steps came before."""
+    for stage in recipe[:-1]:
         if step < stage.steps:
-            return stage
+            return stage, step
         step -= stage.steps
-    return recipe[-1]
+    return recipe[-1], step
 
 
 def fit(
@@ -338,12 +336,14 @@ def fit(
     torch.manual_seed(seed)
     model = start or network.small(**{"name": NAME, **(settings or {}), "size": recipe[0].size})
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe[0].peak, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe[0].peak, betas=(0.9, 0.98), weight_decay=0.01
+    )
     average = Average(model)
     curve, first = taken_up(state, model, optimizer, average) if state else ([], 0)
     shelf, heard = Shelf(make, count), Heard(model)
     for step in range(first, sum(stage.steps for stage in recipe)):
-        stage = stage_of(step, recipe)
+        stage, _ = stage_of(step, recipe)
         resize(model, stage.size)
         given = batch(shelf, step, stage, clips, seed).to(device)
         for group in optimizer.param_groups:
@@ -351,7 +351,7 @@ def fit(
         loss, dice = loss_of(tracked(model, heard, given), given.targets)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         optimizer.step()
         average.take(model, step)
         curve.append([step, loss.item(), *dice.tolist()])
