@@ -48,17 +48,21 @@ def bare(axes: Axes, image: np.ndarray, told: str = "", **kept: Any) -> None:
 
 def explanations(columns: Mapping[str, Sequence[np.ndarray]], told: Sequence[str],
                  title: str) -> Figure:  # fmt: skip
-    """Draw a row for each picture and a column for each way to explain it."""
-    number = len(told)
-    figure, axes = panels(title, number, len(columns), (2.1 * len(columns) + 1.5, 2.15 * number))
+    """Draw for each picture the ways to explain it, side by side; pictures share a row of four."""
+    beside = max(1, 4 // len(columns))
+    rows = -(-len(told) // beside)
+    figure, axes = panels(title, rows, beside * len(columns), (9.9, 2.15 * rows + 0.9))
+    for unused in axes.flat[len(told) * len(columns) :]:
+        unused.axis("off")
     for place, (name, images) in enumerate(columns.items()):
-        for row, image in enumerate(images):
+        for number, image in enumerate(images):
+            row, block = divmod(number, beside)
             scale = {}
             if image.ndim == 2:  # for and against, around zero
                 most = max(abs(image).max(), 1e-12)
                 scale = {"cmap": "PuOr_r", "vmin": -most, "vmax": most}
-            words = told[row] if place == 0 else name if row == 0 else ""
-            bare(axes[row, place], image, words, **scale)
+            words = told[number] if place == 0 else name if row == 0 else ""
+            bare(axes[row, block * len(columns) + place], image, words, **scale)
     return figure
 
 
@@ -134,7 +138,7 @@ def strangers(
 
     worst = min(rows, key=lambda row: row[score])
     figure, axes = panels(
-        f"By {score}, {worst['pictures']} are the hardest to tell from the known ones: "
+        f"Hardest to tell from the known ones by {score}: {worst['pictures']}, "
         f"area {worst[score]:.2f}",
         1, 2, (13, 5.5),
     )  # fmt: skip

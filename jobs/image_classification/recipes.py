@@ -45,6 +45,12 @@ RECIPES = {
     "resnet": Recipe(400_000, 60, 0.1, ("flip", "crop", "cutout"), {}),
     "mobilenet_v2": Recipe(270_000, 60, 0.05, ("flip", "crop", "cutout"), {}),
 }
+OF_MANY = {
+    "small_cnn": Recipe(
+        405_000, 60, 0.06, ("flip", "crop"), {"dropout": 0.2, "widths": [48, 96, 192]}
+    ),
+}
+"""Recipes that differ from `MANY` pictures on: more is to be learned from them."""
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 OPTIONS = (
@@ -76,6 +82,11 @@ OPTIONS = (
 )  # fmt: skip
 
 
+def recipe(family: str, pictures: int) -> Recipe:
+    """Return how a family learns from so many pictures, and what is set of its network."""
+    return (OF_MANY if pictures >= MANY else {}).get(family) or RECIPES[family]
+
+
 def family(usual: str) -> Callable[[Verb], Verb]:
     """Return the option of a verb that trains one kind of network."""
     return click.option("--family", type=click.Choice(FAMILIES), default=usual, show_default=True,
@@ -93,14 +104,14 @@ def settings(family: str, pictures: int, epochs: int | None, given: dict[str, An
     """Return how to train a family on so many pictures, as options say; else as its recipe."""
     from .training import Settings
 
-    recipe, chosen = RECIPES[family], dict(given)
+    found, chosen = recipe(family, pictures), dict(given)
     told, rate = chosen.pop("augment"), chosen.pop("rate")
-    names = recipe.augment if told is None else changes(told)
-    usual = max(FEWEST, min(recipe.most, recipe.seen // max(1, pictures)))
+    names = found.augment if told is None else changes(told)
+    usual = max(FEWEST, min(found.most, found.seen // max(1, pictures)))
     batch = min(chosen.pop("batch_size"), max(16, pictures // STEPS))
     if rate is None:
         # A step of few pictures points less surely, so it is shorter.
-        rate = ADAM if chosen["optimizer"] == "adam" else recipe.rate * min(1, batch / USUAL)
+        rate = ADAM if chosen["optimizer"] == "adam" else found.rate * min(1, batch / USUAL)
     return Settings(epochs=epochs or usual, batch=batch, augment=names, rate=rate, **chosen)
 
 

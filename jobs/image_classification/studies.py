@@ -80,7 +80,7 @@ def trained(
         family, made = weights.shape_of(run, plan.weights, family)
         own = made | own
     else:
-        own = recipes.RECIPES[family].network | own
+        own = recipes.recipe(family, len(fit.labels)).network | own
     seed = run.seed if plan.seed is None else plan.seed
     torch.manual_seed(seed)
     network = model.make(family, labels=labels, side=fit.images.shape[1], **own)

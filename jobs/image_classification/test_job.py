@@ -284,6 +284,9 @@ def test_more_pictures_are_worth_a_larger_network_and_fewer_epochs():
     assert recipes.chosen_families((), 9000) == ["small_cnn", "resnet"]
     few, many = (recipes.settings("resnet", number, None, PLAIN).epochs for number in (9000, 54000))
     assert few > many >= recipes.FEWEST
+    wide, narrow = (recipes.recipe("small_cnn", number).network for number in (9000, 1000))
+    assert "widths" in wide
+    assert "widths" not in narrow
     with pytest.raises(click.UsageError, match="--augment: found blur; wanted some of flip"):
         recipes.changes("flip,blur")
 

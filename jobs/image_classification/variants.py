@@ -69,22 +69,30 @@ def loaded(folder: Path, backend: str, threads: int) -> Model:
 
 
 def cuda_session(folder: Path) -> Any:
-    """Return a session of onnxruntime on the GPU."""
+    """Return a session of onnxruntime on the GPU; DeviceAbsent where that cannot be."""
     import onnxruntime
 
     have = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" not in have:
+    if store.CUDA not in have:
         raise DeviceAbsent(
-            f"onnxruntime here has no CUDA; found {', '.join(have)}. It needs the package "
-            "onnxruntime-gpu and a container started with --gpus all"
+            f"onnxruntime here has no CUDA; found {', '.join(have)}. It needs the image on "
+            "slipway/cuda (GPU=1) and a container started with --gpus all"
         )
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        path = folder / store.ONNX
-        return onnxruntime.InferenceSession(path, options, providers=["CUDAExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no other type in common
-        raise DeviceAbsent(f"onnxruntime cannot use a GPU here: {error}") from None
+    require_gpu("onnxruntime's CUDA provider")
+    session = store.load(folder, gpu=True)
+    if store.CUDA not in session.get_providers():
+        raise DeviceAbsent("onnxruntime cannot use the GPU here; the lines above say why")
+    return session
+
+
+def require_gpu(what: str) -> None:
+    """Raise DeviceAbsent where PyTorch finds no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceAbsent(
+            f"{what} needs an NVIDIA GPU, and none is here; start the container with --gpus all"
+        )
 
 
 def engine(folder: Path) -> Model:
@@ -125,15 +133,13 @@ def tensorrt() -> tuple[Any, Any]:
     """Return the modules of TensorRT and PyTorch; DeviceAbsent, in words, where one lacks."""
     import torch
 
-    if not torch.cuda.is_available():
-        raise DeviceAbsent(
-            "TensorRT needs an NVIDIA GPU, and none is here; start the container with --gpus all"
-        )
+    require_gpu("TensorRT")
     try:
         import tensorrt as trt
     except ImportError:
         raise DeviceAbsent(
-            "TensorRT is not in this image; install the package tensorrt that fits the GPU's driver"
+            "TensorRT is not in this image: its libraries are published at NVIDIA's own index "
+            "alone; docs/04-images.md says how to add them"
         ) from None
     return trt, torch
 
