@@ -18,10 +18,11 @@ from slipway import Run
 from slipway.errors import DataUnavailable, InputInvalid
 from slipway.spec import TIERS
 
+from .ingest import BATCH, Report, batches, ingest
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from .ingest import Report
     from .sources import Found
 
 PARTS = ("train", "validation", "test")
@@ -75,8 +76,8 @@ def name_of(source: str) -> str:
     return name[:64]
 
 
-def fill_from(run: Run, engine: Engine, source: str, name: str) -> None:
-    """Ingest a source of the user's own."""
+def fill_from(run: Run, engine: Engine, source: str, name: str, at_once: int = BATCH) -> None:
+    """Ingest a source of the user's own, so many files in a transaction."""
     from . import sources
 
     if "://" not in source:
@@ -84,16 +85,19 @@ def fill_from(run: Run, engine: Engine, source: str, name: str) -> None:
             raise DataUnavailable(f"{source}: no such file or folder; wanted pictures")
         if Path(source).is_file():
             run.note_source(name, Path(source), "own")
-    _ingest(run, engine, name, islice(sources.files_of(source), run.limit), run.limit)
+    _ingest(run, engine, name, islice(sources.files_of(source), run.limit), run.limit, at_once)
 
 
 def _ingest(
-    run: Run, engine: Engine, name: str, files: Iterator[Found], total: int | None
+    run: Run,
+    engine: Engine,
+    name: str,
+    files: Iterator[Found],
+    total: int | None,
+    at_once: int = BATCH,
 ) -> Report:
     """Ingest with progress; what was left out is in ``ingest.jsonl``, summed up in the report."""
-    from .ingest import ingest
-
-    report = ingest(engine, name, run.progress(files, f"ingest {name}", total))
+    report = ingest(engine, name, run.progress(files, f"ingest {name}", total), at_once)
     report.write(run.out / "ingest.jsonl")
     reasons = [entry["reason"] for entry in report.rejected]
     row = {"collection": name, "files": report.files}
@@ -148,7 +152,6 @@ def contents(engine: Engine, entries: Sequence[Sequence[str]]) -> list[bytes]:
     from sqlalchemy import select
 
     from .database import reading
-    from .ingest import batches
     from .schema import Content
 
     found: list[bytes] = []

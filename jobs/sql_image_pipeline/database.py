@@ -34,6 +34,16 @@ DRIVERS = {
 FILE = "database.sqlite"
 WAIT_SECONDS = 30
 """How long a writer waits for another one of SQLite."""
+GONE = {
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""libpq's options, so that a server is given up after 11 s: one that went with its machine or its
+container says no goodbye, and the kernel would send to it for a quarter of an hour."""
+SILENCE_SECONDS = 120
+"""MariaDB's driver has no such options: for one answer of the server, however long it computes."""
 LOCK = 815_162_342
 """The number of the lock that one migration at a time holds."""
 HERE = Path(__file__).parent
@@ -74,13 +84,15 @@ def opened(out: Path) -> Engine:
     url = url_of(out)
     settings: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 16}
     if url.get_backend_name() == "postgresql":
-        settings["connect_args"] = {"options": "-c timezone=UTC", "connect_timeout": 10}
+        settings["connect_args"] = {"options": "-c timezone=UTC", "connect_timeout": 10} | GONE
     elif url.get_backend_name() == "mariadb":
         zone = "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES'"
         settings["connect_args"] = {
             "charset": "utf8mb4",
             "init_command": zone,
             "connect_timeout": 10,
+            "read_timeout": SILENCE_SECONDS,
+            "write_timeout": SILENCE_SECONDS,
         }
         settings["isolation_level"] = "READ COMMITTED"
     else:

@@ -84,10 +84,10 @@ class Picture:
         }
 
 
-def ingest(engine: Engine, collection: str, files: Iterable[Found]) -> Report:
+def ingest(engine: Engine, collection: str, files: Iterable[Found], at_once: int = BATCH) -> Report:
     """Write the pictures of a source that are not in the database yet; tell of all others."""
     report, seen = Report(), dict[str, str]()
-    for batch in batches(files, BATCH):
+    for batch in batches(files, at_once):
         report.files += len(batch)
         fresh = dict[str, Found]()
         for found in batch:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ import click
 from slipway import Content, Field, Input, Job, Media, Output, Run
 
 from . import collection, pixels
+from .ingest import BATCH
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 job = Job.here(__file__, trusted=["jobs.sql_image_pipeline.network.ResNet"], tolerance=1e-4)
 SPLIT = "split.json"
+SENT = 1000
+"""Pictures that `measure_uploads` sends, again and again with other bytes."""
 
 
 @job.prepare
@@ -103,13 +107,15 @@ def evaluate(run: Run, model: Any) -> None:
 @click.option(
     "--collection", "name", default="", help="Name of these pictures; default: the source's."
 )
-def ingest(run: Run, source: str, name: str) -> None:
+@click.option("--batch", type=click.IntRange(1), default=BATCH, show_default=True,
+              help="Files in one transaction; after a kill the last is done again.")  # fmt: skip
+def ingest(run: Run, source: str, name: str, batch: int = BATCH) -> None:
     """Write the pictures of a folder, a zip or s3:// into the database; goes on where it ended."""
     from . import database
 
     with database.using(run.out) as engine:
         database.upgrade(engine)
-        collection.fill_from(run, engine, source, name or collection.name_of(source))
+        collection.fill_from(run, engine, source, name or collection.name_of(source), batch)
 
 
 @job.command
@@ -142,24 +148,30 @@ def measure_database(run: Run, rows: int, predictions: int, seed: int) -> None:
 @job.command
 @click.option("--url", required=True, help="Address of a running scorer of this job.")
 @click.option("--source", default="", help="Folder, zip or s3://; default: what is held out.")
+@click.option("--split", type=click.Choice(["train", "test"]), default=None,
+              help="Only files below a folder of this name; default: all.")  # fmt: skip
 @click.option("--clients", type=click.IntRange(1, 256), default=16, show_default=True)
-def upload(run: Run, url: str, source: str, clients: int) -> None:
+def upload(run: Run, url: str, source: str, split: str | None, clients: int) -> None:
     """Upload pictures to a running scorer, and tell how many labels are those of their names."""
     from . import sending
 
     files = collection.source_of(run, source)
-    sending.accuracy(run, url, [found for found in files if found.label], clients)
+    named = [found for found in files if found.label and split in (None, found.split)]
+    sending.accuracy(run, url, named, clients)
 
 
 @job.command
 @click.option("--url", required=True, help="Address of a running scorer of this job.")
+@click.option("--source", default="", help="Folder, zip or s3://; default: what is held out.")
 @click.option("--clients", type=click.IntRange(1, 256), default=32, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1), default=15.0, show_default=True)
-def measure_uploads(run: Run, url: str, clients: int, seconds: float, seed: int) -> None:
+def measure_uploads(run: Run, url: str, source: str, clients: int, seconds: float) -> None:
     """Measure uploads that end in a committed row beside plain scoring of the same pictures."""
     from . import sending
 
-    sending.rates(run, url, clients, seconds, seed)
+    files = [found.content for found in islice(collection.source_of(run, source), SENT)]
+    files = [content for content in files if content.startswith(sending.REMARKED)]
+    sending.rates(run, url, clients, seconds, files)
 
 
 EXAMPLE = base64.b64encode(Path(__file__).with_name("sample").joinpath("seven.png").read_bytes())

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import cache
+from functools import cache, partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,12 @@ from slipway.errors import NotReady
 
 from .database import writing
 from .ingest import Picture, label_ids, load
+from .one_statement import OneStatement
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+    from slipway.batching import Ticket
 
 log = logging.getLogger("slipway.sql_image_pipeline")
 
@@ -40,7 +44,8 @@ ADDED = tuple(f"added_{name}" for name in SUMS)
 MOST = 256
 """Answers in one transaction."""
 TRIES = 8
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
+"""For label and commit; a row waits for the model half as long at most."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,22 @@ class Asked:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
-    answers: Sequence[Answer]
-    done: threading.Event = field(default_factory=threading.Event)
+    """Pictures of one request; ``done`` is a lock, held until their answers are committed."""
+
+    pictures: Sequence[Picture]
+    answers: Sequence[Answer] = ()
+    done: threading.Lock = field(default_factory=threading.Lock)
+    ticket: Ticket | None = None
     rows: list[Recorded] = field(default_factory=list)
     error: Exception | None = None
+
+    def release(self) -> None:
+        """Let the request go on, and the model wait for its client's next one."""
+        if self.ticket:
+            self.ticket.held = False
+        self.done.release()
 
 
 class Recorder:
@@ -88,18 +103,42 @@ class Recorder:
 
     def __init__(self, engine: Engine, version: int) -> None:
         self.engine, self.version = engine, version
+        self.one = OneStatement(engine, version)
         self.queue: SimpleQueue[_Waiting | Asked] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True, name="recorder").start()
 
-    def record(self, answers: Sequence[Answer]) -> list[Recorded]:
-        """Return the committed row of each answer. Raises NotReady where there is no database."""
-        waiting = _Waiting(answers)
-        self.queue.put(waiting)
-        if not waiting.done.wait(WAIT_SECONDS):
+    def record(
+        self, pictures: Sequence[Picture], ask: Callable[[Callable[[Ticket], None]], None]
+    ) -> list[Recorded]:
+        """Return the committed row of each picture.
+
+        ``ask`` has them labelled and calls what it is given with the answers, in whatever thread:
+        those that are ready together go on together, without waking those who wait for them.
+        Raises what labelling raised, and NotReady where there is no database.
+        """
+        if not pictures:
+            return []
+        waiting = _Waiting(pictures)
+        waiting.done.acquire()
+        ask(partial(self._labelled, waiting))
+        if not waiting.done.acquire(timeout=WAIT_SECONDS):
             raise NotReady("the database is slow; send this one again, nothing comes twice")
         if waiting.error:
             raise waiting.error
         return waiting.rows
+
+    def _labelled(self, waiting: _Waiting, ticket: Ticket) -> None:
+        """Queue what was labelled for the next commit; called in the scoring thread."""
+        waiting.error = ticket.error
+        if ticket.error:
+            waiting.release()
+            return
+        waiting.ticket, ticket.held = ticket, True
+        waiting.answers = [
+            Answer(picture, verdict.label, verdict.confidence)
+            for picture, verdict in zip(waiting.pictures, ticket.answers, strict=True)
+        ]
+        self.queue.put(waiting)
 
     def note(self, asked: Asked) -> None:
         """Keep a question with the next commit; nobody waits for that."""
@@ -107,24 +146,34 @@ class Recorder:
 
     def _work(self) -> None:
         while True:
-            batch = [self.queue.get()]
-            count = 0
-            try:
-                while count < MOST:
-                    batch.append(self.queue.get_nowait())
-                    count += len(getattr(batch[-1], "answers", ()))
-            except Empty:
-                pass
+            batch = self._gathered()
             waiting = [entry for entry in batch if isinstance(entry, _Waiting)]
             self._commit(waiting, [entry for entry in batch if isinstance(entry, Asked)])
+
+    def _gathered(self) -> list[_Waiting | Asked]:
+        """Return what is to be committed together: what came while the last commit was under way.
+
+        Those whom the model labels together come together.
+        """
+        batch = [self.queue.get()]
+        count = len(getattr(batch[0], "answers", ()))
+        with suppress(Empty):
+            while count < MOST:
+                batch.append(self.queue.get_nowait())
+                count += len(getattr(batch[-1], "answers", ()))
+        return batch
 
     def _commit(self, waiting: list[_Waiting], asked: list[Asked]) -> None:
         """Commit a batch; where that fails for one of them, each alone, and the questions too."""
         try:
             answers = [answer for entry in waiting for answer in entry.answers]
-            rows = iter(write(self.engine, self.version, answers, asked))
+            rows = self.one.write(answers)
+            rest = [answer for answer in answers if answer.picture.sha256 not in rows]
+            if rest or asked:
+                more = write(self.engine, self.version, rest, asked)
+                rows |= {row.sha256: row for row in more}
             for entry in waiting:
-                entry.rows = [next(rows) for _ in entry.answers]
+                entry.rows = [rows[answer.picture.sha256] for answer in entry.answers]
         except Exception as error:
             if len(waiting) > 1 and not isinstance(error, NotReady):
                 for entry in waiting:
@@ -137,7 +186,7 @@ class Recorder:
             for entry in waiting:
                 entry.error = error
         for entry in waiting:
-            entry.done.set()
+            entry.release()
 
 
 def write(

@@ -17,7 +17,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,7 +31,7 @@ from slipway.types import problems
 from . import database, review
 from .ingest import Picture
 from .questions import QUESTIONS, Question, answered
-from .recorder import Answer, Asked, Recorded, Recorder
+from .recorder import Asked, Recorded, Recorder
 
 if TYPE_CHECKING:
     from slipway.scorer import Service
@@ -106,12 +106,9 @@ def _upload_route(routes: Blueprint, store: Store) -> None:
         """Label pictures and keep them: answered once picture and prediction are committed."""
         asked = bodies.read(request, store.scorer.job.row)
         recorder = store.recorder()
-        verdicts = store.scorer.score(asked.rows)
-        answers = [
-            Answer(_picture(row), verdict["label"], verdict["confidence"])
-            for row, verdict in zip(asked.rows, verdicts, strict=True)
-        ]
-        rows = [_told(row) for row in recorder.record(answers)]
+        pictures = [_picture(row) for row in asked.rows]
+        found = recorder.record(pictures, partial(store.scorer.submit, asked.rows))
+        rows = [_told(row) for row in found]
         status = 200 if all(row["known"] for row in rows) else 201
         return jsonify(rows if asked.many else rows[0]), status
 

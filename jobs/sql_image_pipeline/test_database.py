@@ -5,14 +5,16 @@ import hashlib
 import json
 import threading
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from jobs.sql_image_pipeline import database, diagram, questions, review, schema, sending, sources
@@ -214,29 +216,26 @@ def test_corrupt_and_duplicate_files_go_to_the_report(engine, digits):
     is_whole(engine)
 
 
-def test_an_interrupted_ingest_goes_on(engine, digits, monkeypatch):
-    monkeypatch.setattr("jobs.sql_image_pipeline.ingest.BATCH", 10)
-
+def test_an_interrupted_ingest_goes_on(engine, digits):
     def torn():
         yield from digits[:35]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ingest(engine, "some", torn())
+        ingest(engine, "some", torn(), 10)
     assert rows_of(engine, "SELECT COUNT(*) FROM images") == [(30,)]
     report = ingest(engine, "some", digits)
     assert (report.known, report.added) == (30, 70)
     is_whole(engine)
 
 
-def test_two_ingests_at_once_write_each_picture_once(out, engine, digits, monkeypatch):
-    monkeypatch.setattr("jobs.sql_image_pipeline.ingest.BATCH", 20)
+def test_two_ingests_at_once_write_each_picture_once(out, engine, digits):
     engines = [database.opened(out) for _ in range(3)]
     added, failed = [], []
 
     def run(one):
         try:
-            added.append(ingest(one, "some", digits).added)
+            added.append(ingest(one, "some", digits, 20).added)
         except Exception as error:
             failed.append(error)
 
@@ -354,18 +353,66 @@ def test_what_is_no_picture_leaves_no_row(engine, client):
     assert rows_of(engine, "SELECT COUNT(*) FROM images") == [(0,)]
 
 
+def labelled(answer):
+    """Return what a recorder asks for labels: answers that are there at once."""
+    ticket = SimpleNamespace(error=None, answers=[answer])
+    return [answer.picture], lambda done: done(ticket)
+
+
 def test_a_recorder_tells_each_of_what_went_wrong_with_its_own(engine, digits, monkeypatch):
     recorder = Recorder(engine, 12345)  # no such model version
     with pytest.raises(DBAPIError):
-        recorder.record([answer_of(digits[0])])
+        recorder.record(*labelled(answer_of(digits[0])))
+    failed = SimpleNamespace(error=NotReady("no model"))
+    with pytest.raises(NotReady, match="no model"):
+        recorder.record([answer_of(digits[0]).picture], lambda done: done(failed))
     monkeypatch.setattr("jobs.sql_image_pipeline.recorder.WAIT_SECONDS", 0.0)
     with pytest.raises(NotReady, match="nothing comes twice"):
-        Recorder(engine, 12345).record([answer_of(digits[1])])
+        Recorder(engine, 12345).record(*labelled(answer_of(digits[1])))
+    assert Recorder(engine, 12345).record([], pytest.fail) == []
+
+
+def test_new_pictures_of_known_labels_are_one_statement_on_postgresql(engine, kind, digits):
+    recorder = Recorder(engine, registered(engine, "some model"))
+    recorder.record(*labelled(new_of(digits[0])))  # makes the label
+    asked = []
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for entry in digits[1:4]:
+        (row,) = recorder.record(*labelled(new_of(entry)))
+        assert not row.known
+    assert bool(asked) == (kind != "postgres")  # the one statement goes to the driver itself
+    (again,) = recorder.record(*labelled(new_of(digits[3])))
+    assert again == replace(row, known=True)
+    assert rows_of(engine, "SELECT SUM(predictions) FROM daily_counts") == [(4,)]
+    is_whole(engine)
+
+
+def test_a_recorder_finds_its_way_back_to_a_database_that_cut_it_off(engine, kind, digits):
+    recorder = Recorder(engine, registered(engine, "some model"))
+    for entry in digits[:2]:
+        recorder.record(*labelled(new_of(entry)))
+    if kind == "postgres":
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+    for entry in digits[2:4]:
+        (row,) = recorder.record(*labelled(new_of(entry)))
+        assert not row.known
+    assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(4,)]
+    is_whole(engine)
 
 
 def answer_of(entry, label="7"):
     digest = hashlib.sha256(entry.content).hexdigest()
     return Answer(checked(digest, entry, "upload"), label, 0.25)
+
+
+def new_of(entry):
+    """Return an answer about a picture as it comes over HTTP: nobody says what it shows."""
+    found = answer_of(entry)
+    return replace(found, picture=replace(found.picture, label=None, split="new"))
 
 
 @pytest.fixture
@@ -385,16 +432,33 @@ def address(app):
 def test_a_client_uploads_what_is_held_out_and_tells_how_well_it_is_labelled(engine, address, out):
     for known in (0, 24):
         run = a_run(out, "upload", limit=24)
-        upload_verb(run, address, "", 4)
+        upload_verb(run, address, "", "test", 4)
         assert run.metrics["uploads"] == 24
         assert run.metrics["upload_accuracy"] > 0.8
         assert run.pieces[0]["text"].endswith(f"{known} were there before.")
     assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(24,)]
 
 
+def test_a_client_uploads_one_part_of_a_source(engine, address, out, folder):
+    upload_verb(a_run(out, "upload"), address, str(folder), "train", 4)
+    held_out = len([path for path in folder.rglob("*.png") if "test" in path.parts])
+    assert 0 < held_out < 60
+    assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(60 - held_out,)]
+
+
 def test_a_client_tells_what_a_scorer_refuses(address):
     with pytest.raises(Retryable, match="found 422"):
         sending.sent(address, "/images", [b"\x89PNG\r\n\x1a\nno more"], 1, 10)
+
+
+def test_labels_alone_and_rows_are_measured_in_turns(engine, address, out, monkeypatch, digits):
+    monkeypatch.setattr(sending, "TURNS", 2)
+    run = a_run(out, "measure-uploads")
+    sending.rates(run, address, 4, 0.5, [entry.content for entry in digits[:5]])
+    rows = run.pieces[0]["rows"]
+    assert [row["way"] for row in rows] == [sending.ROW, sending.LABEL, sending.LABEL, sending.ROW]
+    assert rows_of(engine, "SELECT COUNT(*) FROM predictions")[0][0] > 5
+    is_whole(engine)
 
 
 # Questions

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from jobs.sql_image_pipeline import adopted, charts, collection, database, learning, pixels, sources
+from jobs.sql_image_pipeline import (
+    adopted,
+    charts,
+    collection,
+    database,
+    learning,
+    pixels,
+    sending,
+    sources,
+)
 from jobs.sql_image_pipeline.conftest import EPOCHS, a_run, noise, rows_of, told
 from jobs.sql_image_pipeline.job import (
     EXAMPLE,
@@ -240,6 +249,14 @@ def test_pixels_of_each_kind_of_file(content, kind, pixel):
     assert found.media_type == kind
     assert found.pixels.shape[:2] == (10, 20)
     assert found.pixels[0, 0].tolist() == pixel
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_remark_changes_a_file_and_no_pixel(kind):
+    content = picture("RGB", (200, 3, 3), kind=kind)
+    files = sending.Anew([content])
+    assert len({content, files[0], files[1], sending.Anew([content])[0]}) == 4
+    assert (pixels.opened(files[0]).pixels == pixels.opened(content).pixels).all()
 
 
 def test_the_middle_square_is_what_a_network_sees():
