@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from slipway.errors import InputInvalid
 
+from . import measure
 from .engines import csm, xtts
 from .engines.weights import checked, seeded
 from .speech import resampled
@@ -48,7 +50,19 @@ class Example(NamedTuple):
     mel: Tensor
 
 
-class XttsTask:
+class Speaking:
+    """A task whose engine can be listened to while it learns."""
+
+    engine: Xtts | Csm
+
+    def distortion(self, known: Clip, clips: Sequence[Clip]) -> float:
+        """Speak clips in the voice of a known one; return how far in dB that is from them."""
+        voice = self.engine.clone(known.speech)
+        return fmean(measure.distortion(self.engine.synthesize(clip.text, voice), clip.speech)
+                     for clip in clips)  # fmt: skip
+
+
+class XttsTask(Speaking):
     """Codes of sound after text and voice; the cross-entropy of both, the text's a hundredth."""
 
     def __init__(self, engine: Xtts) -> None:
@@ -123,7 +137,7 @@ class XttsTask:
         self.engine.model.eval()
 
 
-class CsmTask:
+class CsmTask(Speaking):
     """A dialogue: the clip before is the context, of the next one every frame is learned."""
 
     def __init__(self, engine: Csm) -> None:

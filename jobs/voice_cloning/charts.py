@@ -20,25 +20,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from slipway.spec import Bar
+
+    from .learning import Pass
+
 BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#7f7f7f", "#222222"
-COLOURS = {"source": GREY, "clone": ORANGE, "real": BLUE}
+COLOURS = {"source": GREY, "clone": ORANGE, "target": BLUE}
 
 
-def loss(trained: Sequence[float], checked: Sequence[float], best: int) -> Figure:
-    """Draw the loss of each pass over the pairs, and on sentences left out of them."""
+def loss(curve: Sequence[Pass], best: int, linear: float) -> Figure:
+    """Draw loss and distortion after each pass, the pass that is kept, and the linear map's."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7, 3.6))
-    passes = range(1, len(trained) + 1)
-    axes.plot(passes, trained, color=GREY, label="sentences to learn from")
-    axes.plot(passes, checked, color=ORANGE, label="sentences to choose by")
-    axes.axvline(best, color=INK, lw=0.8, ls=":")
-    axes.annotate(f"pass {best} is kept ", (best, max(trained)), va="top", ha="right")
-    axes.set(
-        xlabel="pass over the paired frames",
-        ylabel="squared error (variance = 1)",
-        title=f"The mapping explains {1 - min(checked):.0%} of unseen sentences' variation",
-    )
-    axes.legend(frameon=False)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    passes = range(1, len(curve) + 1)
+    left.plot(passes, [one.train_loss for one in curve], color=GREY, marker=".",
+              label="sentences to learn from")  # fmt: skip
+    left.plot(passes, [one.choose_loss for one in curve], color=ORANGE, marker=".",
+              label="sentences to choose by")  # fmt: skip
+    left.set(ylabel="squared error (variance = 1)", title="Loss")
+    right.plot(passes, [one.distortion for one in curve], color=ORANGE, marker=".",
+               label="network, sentences to choose by")  # fmt: skip
+    right.axhline(linear, color=BLUE, lw=1.5, ls="--", label="linear map")
+    right.set(ylabel="mel-cepstral distortion (dB)", title="Distortion")
+    for axes in (left, right):
+        axes.axvline(best + 1, color=INK, lw=0.8, ls=":", label=f"pass {best + 1} is kept")
+        axes.set_xlabel("pass over the paired frames")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+    kept, first = curve[best], curve[0]
+    figure.suptitle(f"The network explains {1 - kept.choose_loss:.0%} of unseen sentences' "
+                    f"variation; distortion goes from {first.distortion:.2f} to "
+                    f"{kept.distortion:.2f} dB")  # fmt: skip
     return figure
 
 
@@ -125,19 +137,49 @@ def likeness(same: np.ndarray, different: np.ndarray, threshold: float,
     return figure
 
 
-def tradeoff(rows: Sequence[Mapping[str, Any]], meter: float) -> Figure:
-    """Draw word errors against similarity of each way to map."""
+def folds(rows: Sequence[Mapping[str, float]], names: Mapping[str, tuple[str, int]],
+          bars: Mapping[str, Bar]) -> Figure:  # fmt: skip
+    """Draw each figure of each fold, its mean, and its bar where it has one."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(8, 4.2))
-    for row in rows:
-        colour = ORANGE if row["chosen"] else GREY
-        axes.plot(row["similarity"], row["words"] * 100, "o", ms=10, color=colour)
-        axes.annotate(f"  {row['name']}", (row["similarity"], row["words"] * 100), va="center")
-    axes.axvline(meter, color=INK, lw=0.8, ls=":")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high + 0.12 * (high - low))
-    axes.set_ylim(bottom=0)
-    axes.set(xlabel="similarity to the target's voice, new sentences",
-             ylabel="words heard wrong (%)",
-             title="Likeness is paid for with clarity: right is alike, low is clear")  # fmt: skip
+    drawn = [name for name in names if name in bars and len({row[name] for row in rows}) > 1]
+    figure, every = plt.subplots(1, len(drawn), figsize=(2.2 * len(drawn), 3.8), squeeze=False,
+                                 layout="constrained")  # fmt: skip
+    reached = 0
+    for axes, name in zip(every[0], drawn, strict=True):
+        values = [row[name] for row in rows]
+        mean = sum(values) / len(values)
+        reached += bars[name].holds(mean)
+        axes.plot(range(len(values)), values, "o", color=ORANGE, ms=9)
+        axes.axhline(mean, color=INK, lw=2)
+        axes.axhline(bars[name].limit, color=BLUE, lw=2, ls="--")
+        axes.set(title=f"{names[name][0]}\nmean {mean:.{names[name][1]}f}, bar {bars[name]}",
+                 xlabel="fold", xticks=range(len(values)))  # fmt: skip
+        axes.title.set_fontsize(10)
+        axes.margins(x=0.2, y=0.2)
+    whole = "every bar" if reached == len(drawn) else f"{reached} of {len(drawn)} bars"
+    figure.suptitle(f"Means over {len(rows)} folds reach {whole}")
+    return figure
+
+
+def moves(rows: Sequence[Mapping[str, Any]], threshold: float) -> Figure:
+    """Draw how far each voice came from its source to its target, and where the meter decides."""
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(8, 1.6 + 0.32 * len(rows)), layout="constrained")
+    for place, row in enumerate(reversed(rows)):
+        one, other = row["source: similarity"], row["similarity"]
+        axes.annotate("", (other, place), (one, place),
+                      arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.5})  # fmt: skip
+        axes.plot(one, place, "o", color=GREY, ms=8)
+        axes.plot(other, place, "o", color=ORANGE, ms=9)
+    axes.set_yticks(range(len(rows)), [f"{row['from']} to {row['to']}" for row in reversed(rows)])
+    axes.axvline(threshold, color=INK, lw=1, ls=":")
+    axes.annotate(f"{threshold:.2f}: one speaker\nto the right ", (threshold, len(rows) + 0.3),
+                  va="top", ha="right", fontsize=9)  # fmt: skip
+    axes.set_ylim(-0.6, len(rows) + 0.4)
+    passed = sum(row["similarity"] >= threshold for row in rows)
+    mean = [sum(row[name] for row in rows) / len(rows)
+            for name in ("source: similarity", "similarity")]  # fmt: skip
+    axes.set_xlabel("similarity to the target (cosine)")
+    axes.set_title(f"Similarity rises from {mean[0]:.2f} to {mean[1]:.2f}; {passed} of {len(rows)} "
+                   "are taken for the target")  # fmt: skip
     return figure

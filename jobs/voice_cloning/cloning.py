@@ -7,11 +7,13 @@ Source:  `conversion` for the vocoder; matching means and deviations of two voic
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from slipway.errors import InputInvalid
 
-from . import conversion, corpus
+from . import conversion, corpus, measure
 from .engines import flite
 from .speech import Speech
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 METHODS = ("ridge", "mlp", "knn", "mix")
 LOUDEST = 0.99
+ENOUGH = 3.0
+"""Seconds of a recording from which its pitch and mean sound are known."""
+VOICED = 20
+"""Frames of 5 ms that have a pitch, at least."""
+SAID = "The weather will be sunny in the morning, and rain is expected in the late afternoon."
 
 
 def spoken(model: Converter, text: str, method: str = "") -> Speech:
@@ -46,16 +53,28 @@ def converted(model: Converter, speech: Speech, method: str = "") -> Speech:
 
     The speaker is brought to the source's mean and deviation first; no phone is known.
     """
-    frames = _frames(speech)
+    frames = taken_apart(speech)
     code = conversion.coded(frames.envelope)
     heard = conversion.audible(code)
     like = (code - code[heard].mean(0)) / code[heard].std(0)
     like = like * model.array("source_scale") + model.array("source_mean")
-    own = conversion.pitch_stats([frames.pitch])
-    pitch = conversion.moved(frames.pitch, own, model.pitches[1])
-    return _limited(
-        conversion.synthesized(pitch, model.mapped(like, None, method), frames.noisiness)
-    )
+    return voiced(frames, model.mapped(like, None, method), model.pitches[1])
+
+
+class Tone(NamedTuple):
+    """How a voice sounds in the mean: its coded envelope's mean and deviation (40,), its pitch."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    pitch: conversion.PitchStats
+
+
+def tone(codes: Sequence[np.ndarray], pitches: Sequence[np.ndarray]) -> Tone:
+    """Return the tone of some recordings of one voice, silence aside."""
+    import numpy as np
+
+    heard = np.concatenate([code[conversion.audible(code)] for code in codes])
+    return Tone(heard.mean(0), heard.std(0), conversion.pitch_stats(pitches))
 
 
 def borrowed(speech: Speech, reference: Speech) -> Speech:
@@ -63,26 +82,52 @@ def borrowed(speech: Speech, reference: Speech) -> Speech:
 
     A few seconds are enough, and the likeness is small: no sound is mapped by itself.
     """
-    own, other = _frames(speech), _frames(reference)
-    codes = [conversion.coded(frames.envelope) for frames in (own, other)]
-    means, scales = zip(
-        *(
-            (code[heard].mean(0), code[heard].std(0))
-            for code, heard in ((code, conversion.audible(code)) for code in codes)
-        ),
-        strict=True,
-    )
-    code = (codes[0] - means[0]) / scales[0] * scales[1] + means[1]
-    stats = [conversion.pitch_stats([frames.pitch]) for frames in (own, other)]
-    pitch = conversion.moved(own.pitch, *stats)
-    return _limited(conversion.synthesized(pitch, code, own.noisiness))
+    other = taken_apart(reference)
+    return toned(speech, tone([conversion.coded(other.envelope)], [other.pitch]))
 
 
-def _frames(speech: Speech) -> Frames:
+def source_for(reference: Speech) -> str:
+    """Return the voice of flite that is nearest to a reference: the least is left to be moved."""
+    heard = measure.embedding(reference)
+    return max(flite.VOICES, key=lambda voice: measure.similarity(heard, _heard(voice)))
+
+
+@cache
+def _heard(voice: str) -> np.ndarray:
+    """Return the embedding (256,) of one of flite's voices."""
+    return measure.embedding(flite.Flite().synthesize(SAID, voice))
+
+
+def toned(speech: Speech, other: Tone) -> Speech:
+    """Return speech in a voice of which only the tone is known."""
+    frames = taken_apart(speech)
+    code = conversion.coded(frames.envelope)
+    own = tone([code], [frames.pitch])
+    return voiced(frames, (code - own.mean) / own.scale * other.scale + other.mean, other.pitch)
+
+
+def voiced(frames: Frames, code: np.ndarray, pitch: conversion.PitchStats) -> Speech:
+    """Return frames with another coded envelope (n, 40), their pitch moved to another voice's."""
+    own = conversion.pitch_stats([frames.pitch])
+    moved = conversion.moved(frames.pitch, own, pitch)
+    return _limited(conversion.synthesized(moved, code, frames.noisiness))
+
+
+def taken_apart(speech: Speech) -> Frames:
+    """Return the frames of a recording, levelled; InputInvalid where nobody speaks in it."""
     frames = conversion.analysed(corpus.levelled(speech))
-    if (frames.pitch > 0).sum() < 20:
-        raise InputInvalid("reference: found no voiced sound; wanted someone who speaks")
+    _check_voiced(frames.pitch)
     return frames
+
+
+def check_voiced(reference: Speech) -> None:
+    """Refuse a reference in which nobody speaks, before it is among others in a batch."""
+    _check_voiced(conversion.pitch(corpus.levelled(reference)))
+
+
+def _check_voiced(pitch: np.ndarray) -> None:
+    if (pitch > 0).sum() < VOICED:
+        raise InputInvalid("reference: found no voiced sound; wanted someone who speaks")
 
 
 def _moved(model: Converter, frames: Frames) -> np.ndarray:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .engines.flite import Phone
 
 RATE, FRAME_MS = 16_000, 5.0
+SIZE = 1024
+"""Of the spectra that WORLD takes at this rate."""
 CODED = 40
 """Numbers of an envelope after WORLD's coding on the mel scale."""
 CONTEXT = 3
@@ -60,8 +62,7 @@ def analysed(speech: Speech, noisiness: bool = True) -> Frames:
     import pyworld
 
     samples = sound.resampled(speech, RATE).samples.astype(np.float64)
-    rough, times = pyworld.dio(samples, RATE, frame_period=FRAME_MS)
-    pitch = pyworld.stonemask(samples, rough, times, RATE)
+    pitch, times = _pitch(samples)
     envelope = pyworld.cheaptrick(samples, pitch, times, RATE)
     noise = pyworld.d4c(samples, pitch, times, RATE) if noisiness else np.zeros((0, 0))
     return Frames(pitch, envelope, noise)
@@ -75,14 +76,35 @@ def coded(envelope: np.ndarray) -> np.ndarray:
     return found
 
 
-def synthesized(pitch: np.ndarray, code: np.ndarray, noisiness: np.ndarray) -> Speech:
-    """Return the speech of a pitch (n,), a coded envelope (n, 40) and a noisiness (n, 513)."""
+def _pitch(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pitch (n,) in Hz and the second of each frame."""
+    import pyworld
+
+    rough, times = pyworld.dio(samples, RATE, frame_period=FRAME_MS)
+    return pyworld.stonemask(samples, rough, times, RATE), times
+
+
+def pitch(speech: Speech) -> np.ndarray:
+    """Return the pitch (n,) in Hz every 5 ms, 0 where nothing is voiced."""
+    import numpy as np
+
+    return _pitch(sound.resampled(speech, RATE).samples.astype(np.float64))[0]
+
+
+def decoded(code: np.ndarray) -> np.ndarray:
+    """Return the power envelope (n, 513) of a coded one (n, 40)."""
     import numpy as np
     import pyworld
 
-    size = (noisiness.shape[1] - 1) * 2
-    envelope = pyworld.decode_spectral_envelope(np.ascontiguousarray(code), RATE, size)
-    samples = pyworld.synthesize(pitch, envelope, noisiness, RATE, FRAME_MS)
+    found: np.ndarray = pyworld.decode_spectral_envelope(np.ascontiguousarray(code), RATE, SIZE)
+    return found
+
+
+def synthesized(pitch: np.ndarray, code: np.ndarray, noisiness: np.ndarray) -> Speech:
+    """Return the speech of a pitch (n,), a coded envelope (n, 40) and a noisiness (n, 513)."""
+    import pyworld
+
+    samples = pyworld.synthesize(pitch, decoded(code), noisiness, RATE, FRAME_MS)
     return Speech(samples.astype("float32"), RATE)
 
 

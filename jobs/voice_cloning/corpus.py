@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from slipway.errors import InputInvalid
+from slipway.errors import DataUnavailable, InputInvalid
 
 from . import measure
 from . import speech as sound
@@ -24,8 +24,6 @@ from .speech import Speech
 if TYPE_CHECKING:
     import numpy as np
 
-
-SOUNDS = {*sound.FORMATS}
 MOST_BYTES = 256 * 2**20
 FRAME, MARGIN = 0.01, 0.1
 VOICE_DB, PAUSE = 38.0, 0.2
@@ -82,6 +80,8 @@ class Shelf:
             return
         try:
             archive = zipfile.ZipFile(path)
+        except FileNotFoundError:
+            raise DataUnavailable(f"{path}: no such folder or zip file") from None
         except zipfile.BadZipFile as error:
             raise InputInvalid(f"{path}: {error}; wanted a folder or a zip file") from None
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -89,6 +89,13 @@ class Shelf:
         if large:
             raise InputInvalid(f"{path}: {large[0]} is over {MOST_BYTES // 2**20} MB")
         self.files = {entry.filename: partial(archive.read, entry) for entry in entries}
+
+    @property
+    def sounds(self) -> list[str]:
+        """The files that are recordings by their name, sorted."""
+        return sorted(
+            name for name in self.files if PurePosixPath(name).suffix.lower() in sound.FORMATS
+        )
 
     def text(self, name: str) -> str:
         """Return a text file; InputInvalid where it is not UTF-8."""
@@ -107,15 +114,14 @@ def recordings(path: Path) -> Iterator[Recording]:
     shelf = Shelf(path)
     tables = [name for name in shelf.files if PurePosixPath(name).name == "metadata.csv"]
     chapters = [name for name in shelf.files if name.endswith(".trans.txt")]
-    heard = sorted(name for name in shelf.files if PurePosixPath(name).suffix.lower() in SOUNDS)
-    if not heard:
-        raise InputInvalid(f"{path}: found no recordings; wanted {', '.join(sorted(SOUNDS))} files")
+    if not shelf.sounds:
+        raise InputInvalid(f"{path}: found no recordings; wanted {', '.join(sound.FORMATS)} files")
     if tables:
         yield from _ljspeech(shelf, tables[0])
     elif chapters:
         yield from _librispeech(shelf, chapters)
     else:
-        yield from _beside(shelf, heard)
+        yield from _beside(shelf)
 
 
 def _ljspeech(shelf: Shelf, table: str) -> Iterator[Recording]:
@@ -143,10 +149,10 @@ def _librispeech(shelf: Shelf, chapters: list[str]) -> Iterator[Recording]:
             yield Recording(name.partition("-")[0], name, text.lower(), shelf.heard(file))
 
 
-def _beside(shelf: Shelf, heard: list[str]) -> Iterator[Recording]:
+def _beside(shelf: Shelf) -> Iterator[Recording]:
     """VCTK's txt/SPEAKER/ID.txt for wav/SPEAKER/ID.flac, or NAME.txt beside; or no transcripts."""
     texts = {PurePosixPath(name).stem: name for name in shelf.files if name.endswith(".txt")}
-    for file in heard:
+    for file in shelf.sounds:
         stem = PurePosixPath(file).stem
         text = shelf.text(texts[stem]).strip() if stem in texts else ""
         speaker = PurePosixPath(file).parent.name or "speaker"

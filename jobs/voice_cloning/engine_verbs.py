@@ -6,7 +6,6 @@ Source:  those of each engine's module.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.voice_cloning import engines
-from jobs.voice_cloning.engines.orpheus import CODEC
-from jobs.voice_cloning.engines.weights import RANDOM, how
 from slipway import logs
 from slipway.errors import InputInvalid
 from slipway.run import read_json
+
+from . import engines, retrieval
+from .engines.orpheus import CODEC
+from .engines.weights import RANDOM, how
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +54,7 @@ def facts(run: Run) -> None:
         more = f" {how(one)}." if one.hub else ""
         run.note(f"{name} can: {one.can}. {name} cannot: {one.cannot.rstrip('.')}.{more}")
     run.note(f"orpheus also wants {CODEC.title}. {how(CODEC)}.")
+    run.note(f"convert --by hubert wants {retrieval.FACTS.title}. {how(retrieval.FACTS)}.")
 
 
 @click.option("--text", required=True, help="What to say.")
@@ -186,6 +187,8 @@ def paces(rows: Sequence[Mapping[str, Any]]) -> Figure:
               help="Compute in mixed precision.")  # fmt: skip
 @click.option("--every", type=click.IntRange(1), default=5, show_default=True,
               help="Steps between checkpoints.")  # fmt: skip
+@click.option("--listen", type=click.IntRange(0), default=50, show_default=True,
+              help="Steps until held-out sentences are spoken again; 0 for never.")  # fmt: skip
 def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **given: Any) -> None:
     """Fine-tune XTTS or CSM on the prepared clips, by adapters that are saved ready for a hub."""
     import torch
@@ -214,12 +217,13 @@ def finetune(run: Run, name: str, size: engines.Size, weights: Path | None, **gi
 
 def clips(run: Run) -> tuple[list[Clip], list[Clip]]:
     """Return the prepared clips to learn from and the held-out ones, at their own rate."""
+    from . import corpus
     from .finetune import Clip
     from .speech import read
 
     found: dict[str, list[Clip]] = {"train": [], "held_out": []}
     path = run.prepared("corpus.json")
-    for row in json.loads(path.read_text("utf-8")):
+    for row in corpus.read_table(path):
         if row["part"] in found:
             file = run.prepared(f"native/{row['name']}.wav")
             found[row["part"]].append(Clip(row["text"], read(file.read_bytes(), file.name)))
@@ -239,10 +243,16 @@ def shown(
         "kept_mb_plain": needed[False].kept / 2**20,
         "kept_mb_checkpointed": needed[True].kept / 2**20,
     }  # fmt: skip
+    if tuned.heard:
+        figures |= {"distortion_before": tuned.heard[0][1], "distortion_after": tuned.heard[-1][1]}
     run.log(**{f"{name}_{label}": value for label, value in figures.items()})
-    run.track(f"finetune-{name}", asdict(recipe) | {"weights": weights}, figures)
+    curves = {"step/loss": {step + 1: loss for step, loss in tuned.curve},
+              "step/distortion_db": dict(tuned.heard)}  # fmt: skip
+    run.track(f"finetune-{name}", asdict(recipe) | {"weights": weights}, figures, curves=curves)
     run.figure(f"loss-{name}", losses(name, weights, tuned),
-               f"Loss of each step and its running mean. Weights: {weights}.")  # fmt: skip
+               "Loss of each step and its running mean; mel-cepstral distortion of held-out "
+               "sentences, spoken in the voice of a clip that is learned from. Weights: "
+               f"{weights}.")  # fmt: skip
     rows = [
         {"checkpointing": "yes" if on else "no",
          "kept for the backward pass (MB)": f"{one.kept / 2**20:.1f}",
@@ -261,14 +271,18 @@ def losses(name: str, weights: str, tuned: Tuned) -> Figure:
     steps, values = np.array(tuned.curve).T
     width = max(1, len(values) // 10)
     smooth = np.convolve(values, np.ones(width) / width, "valid")
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps + 1, values, color=GREY, lw=1, marker=".")
-    axes.plot(steps[width - 1 :] + 1, smooth, color=BLUE, lw=3)
-    axes.tick_params(labelsize=LABEL - 1)
-    axes.set_xlabel("step", fontsize=LABEL)
-    axes.set_ylabel("loss (nats a code)", fontsize=LABEL)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(13 if tuned.heard else 10, 5), layout="constrained")
+    every = figure.subplots(1, 2 if tuned.heard else 1, squeeze=False)[0]
+    every[0].plot(steps + 1, values, color=GREY, lw=1, marker=".")
+    every[0].plot(steps[width - 1 :] + 1, smooth, color=BLUE, lw=3)
+    labels = ["loss (nats a code)", "distortion of held-out sentences (dB)"]
+    if tuned.heard:
+        every[1].plot(*zip(*tuned.heard, strict=True), color=AMBER, lw=3, marker="o", ms=8)
+    for axes, label in zip(every, labels, strict=False):
+        axes.tick_params(labelsize=LABEL - 1)
+        axes.set_xlabel("step", fontsize=LABEL)
+        axes.set_ylabel(label, fontsize=LABEL)
+        axes.spines[["top", "right"]].set_visible(False)
     way = "falls" if tuned.after < tuned.before else "does not fall"
     told = f"\n{RANDOM}" if weights == RANDOM else ""
     figure.suptitle(f"{name}: the loss of held-out clips {way}, from {tuned.before:.2f} to "

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     Keep = Callable[[dict[str, Any], dict[str, Tensor]], None]
 
-MIB = 2**20
+
+LISTENED = 2
+"""Held-out sentences that are spoken while it learns."""
 
 
 class Clip(NamedTuple):
@@ -58,6 +60,8 @@ class Recipe:
     checkpointing: bool = True
     bf16: bool = True
     every: int = 5
+    listen: int = 50
+    """Steps from one time that held-out sentences are spoken to the next; 0 for never."""
     seed: int = 0
 
 
@@ -78,6 +82,9 @@ class Task(Protocol):
     def loss(self, examples: Sequence[Any]) -> Tensor:
         """Return the mean loss of examples."""
 
+    def distortion(self, known: Clip, clips: Sequence[Clip]) -> float:
+        """Speak clips in the voice of a known one; return how far in dB that is from them."""
+
 
 class Adapted(NamedTuple):
     """A network with adapters: peft's wrapper, and the parameters that are trained."""
@@ -87,12 +94,16 @@ class Adapted(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """What came out: adapters, (step, loss) of each step, and held-out losses before and after."""
+    """What came out: adapters, (step, loss) of each step, and held-out losses before and after.
+
+    ``heard`` is (steps taken, distortion in dB) of held-out sentences that were spoken.
+    """
 
     adapted: Adapted
     curve: list[tuple[int, float]]
     before: float
     after: float
+    heard: list[tuple[int, float]]
 
 
 def adapted(task: Task, recipe: Recipe) -> Adapted:
@@ -132,22 +143,43 @@ def tune(
     optimizer = torch.optim.AdamW(own.trained, lr=recipe.rate, betas=(0.9, 0.96), weight_decay=0.01)
     examples, others = task.examples(clips), task.examples(held_out)
     curve: list[tuple[int, float]] = []
+    heard: list[tuple[int, float]] = []
     if state:
         networks.put_back(state["tensors"], own.trained, optimizer)
-        curve = [(int(step), float(loss)) for step, loss in state["curve"]]
+        curve, heard = ([(int(step), float(found)) for step, found in state[name]]
+                        for name in ("curve", "heard"))  # fmt: skip
         before = float(state["before"])
     else:
         before = judged(task, own, others)
+        heard += listened(task, own, clips, held_out, recipe, 0)
     own.network.train()
     for step in range(len(curve), recipe.steps):
         loss = stepped(task, own, optimizer, examples, recipe, step)
         curve.append((step, loss))
+        heard += listened(task, own, clips, held_out, recipe, step + 1)
         if (step + 1) % recipe.every:
             continue
         logs.say(f"step {step + 1} of {recipe.steps}: loss {loss:.3f}")
         if keep:
-            keep({"curve": curve, "before": before}, networks.state_of(own.trained, optimizer))
-    return Tuned(own, curve, before, judged(task, own, others))
+            keep({"curve": curve, "before": before, "heard": heard},
+                 networks.state_of(own.trained, optimizer))  # fmt: skip
+    return Tuned(own, curve, before, judged(task, own, others), heard)
+
+
+def listened(
+    task: Task, own: Adapted, clips: Sequence[Clip], held_out: Sequence[Clip], recipe: Recipe,
+    taken: int,
+) -> list[tuple[int, float]]:  # fmt: skip
+    """Return the distortion of held-out sentences after some steps, where it is time to listen."""
+    due = recipe.listen and (taken % recipe.listen == 0 or taken == recipe.steps)
+    if not due or not held_out:
+        return []
+    own.network.eval()
+    longest = max(clips, key=lambda clip: clip.speech.seconds)
+    found = task.distortion(longest, held_out[:LISTENED])
+    own.network.train()
+    logs.say(f"after {taken} steps: {found:.2f} dB from the held-out recordings")
+    return [(taken, found)]
 
 
 def stepped(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.voice_cloning.engines import text as writing
 
-from . import measure
+from . import corpus, measure
 from .engines.weights import RANDOM
 from .speech import Speech
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 WRONG, TURNS = 0.5, 3
 """Share of wrong words up to which a piece is kept, and how often it is spoken at most."""
-FRAME, FALL, KEPT = 0.01, 40.0, 0.15
-"""Seconds of a frame, dB below the loudest one that are silence, and seconds of it that stay."""
+FALL, KEPT = 40.0, 0.15
+"""dB below the loudest one that are silence, and seconds of it that stay."""
 
 
 class Said(NamedTuple):
@@ -64,10 +64,9 @@ def trimmed(speech: Speech) -> Speech:
     """Return speech without the silence or breath that it ends in."""
     import numpy as np
 
-    size = round(FRAME * speech.rate)
-    frames = speech.samples[: len(speech.samples) // size * size].reshape(-1, size)
-    if not len(frames) or not np.abs(frames).max():
+    level = corpus.levels(speech)
+    if not len(level) or not speech.samples.any():
         return speech
-    level = 10 * np.log10(np.mean(frames.astype(float) ** 2, axis=1) + 1e-12)
     last = int(np.flatnonzero(level > level.max() - FALL)[-1])
-    return Speech(speech.samples[: (last + 1) * size + round(KEPT * speech.rate)], speech.rate)
+    end = ((last + 1) * corpus.FRAME + KEPT) * speech.rate
+    return Speech(speech.samples[: round(end)], speech.rate)

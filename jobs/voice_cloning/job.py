@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import click
 
-from slipway import Field, Input, Job, Media, Output, Run
+from slipway import Field, Input, Job, Media, Output, Run, store
 from slipway.errors import InputInvalid
 from slipway.types import model_validator
 
-from . import engine_verbs, trust_verbs
+from . import cloning, engine_verbs, folds, strangers, trust_verbs
+from .engines import Size, flite
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
     from slipway.scorer import Service
 
     from .network import Converter
+    from .retrieval import Retriever
     from .speech import Speech
 
 job = Job.here(__file__, trusted=("jobs.voice_cloning.network.Converter",))
 
-FLITE = ("slt", "rms", "awb", "kal16")
-METHODS = ("ridge", "mlp", "knn", "mix")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @job.prepare
 @click.option(
     "--source",
-    type=click.Choice(FLITE),
+    type=click.Choice(flite.VOICES),
     default=None,
     help="The voice of flite to map from; default slt, and rms for the sample.",
 )
@@ -59,15 +59,13 @@ def prepare(run: Run, source: str | None, fold: int, consent: Path | None) -> No
 
 
 @job.train
-@click.option("--method", type=click.Choice(METHODS), default="ridge", show_default=True,
+@click.option("--method", type=click.Choice(cloning.METHODS), default="ridge", show_default=True,
               help="How frames are mapped.")  # fmt: skip
 def train(run: Run, method: str) -> Converter:
     """Learn to map the source voice's frames to the target's."""
-    from . import corpus, learning, preparing
+    from . import learning, preparing
 
-    rows = corpus.read_table(run.prepared("corpus.json"))
-    pairs = preparing.pairs(run, "train", "choose")
-    return learning.fit(run, pairs, method, rows[0]["voice"], rows[0]["speaker"], run.epochs)
+    return learning.fit(run, preparing.pairs(run, "train", "choose"), method, run.epochs)
 
 
 @job.evaluate
@@ -75,46 +73,77 @@ def train(run: Run, method: str) -> Converter:
               help="Measure the chosen way to map, or all of them.")  # fmt: skip
 @click.option("--new", type=click.IntRange(1, 12), default=None,
               help="New sentences to say; default 12, and 3 on the sample.")  # fmt: skip
-def evaluate(run: Run, model: Converter, ways: str, new: int | None) -> None:
+@click.option("--hubert", type=engine_verbs.FOLDER, default=None,
+              help="HuBERT's trained weights: measures retrieval by them, too.")  # fmt: skip
+def evaluate(run: Run, model: Converter, ways: str, new: int | None, hubert: Path | None) -> None:
     """Say held-out and new sentences by source and clone; measure, draw and let listen."""
-    from . import outcomes
+    from . import outcomes, preparing
 
     chosen = model.settings["method"]
-    asked = ["source", chosen] if ways == "chosen" else ["source", "pitch", *METHODS]
-    said = outcomes.collected(run, model, asked, new or (3 if run.tier == "sample" else 12))
+    asked = ["source", chosen] if ways == "chosen" else ["source", "pitch", *cloning.METHODS]
+    held = preparing.pairs(run, "held_out")
+    others = {"hubert": retriever(run, "full", hubert)} if hubert else {}
+    asked += others
+    said = outcomes.collected(run, model, held, asked, new or preparing.new_count(run), others)
     outcomes.told(run, model, said, asked)
+
+
+def retriever(run: Run, size: Size, weights: Path | None) -> Retriever:
+    """Return what retrieves from the prepared clips, those held out aside."""
+    from . import preparing, retrieval
+
+    encoder = retrieval.encoder(size, weights, run.device)
+    run.note(f"Retrieval by HuBERT. Its weights: {encoder.weights}.")
+    clips = [pair.real for pair in preparing.pairs(run, "train", "choose")]
+    return retrieval.retriever(encoder, clips)
 
 
 @job.command
 @click.argument("text")
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="The WAV file; default spoken.wav in the artifacts.")  # fmt: skip
-@click.option("--voice", type=click.Choice(["clone", *FLITE]), default="clone", show_default=True)
+@click.option("--voice", type=click.Choice(["clone", *flite.VOICES]), default="clone",
+              show_default=True)  # fmt: skip
 def speak(run: Run, text: str, to: Path | None, voice: str) -> None:
     """Say a text, in the learned voice or in one of flite's."""
     from . import releasing
 
-    path = to or run.out / "spoken.wav"
-    spoken = said(job.load(run.out / "model"), text, voice)
-    releasing.kept(path, spoken, voice, "of this job's training", text=text)
+    path, folder = to or run.out / "spoken.wav", run.out / "model"
+    weights = store.identity(folder) if voice == "clone" else flite.Flite.weights
+    releasing.kept(path, said(job.load(folder), text, voice), voice, weights, text=text)
     click.echo(path)
 
 
 @job.command
 @click.argument("recording", type=FILE)
 @click.option("--consent", type=FILE, default=None, help="Of the one who speaks in the recording.")
+@click.option("--by", type=click.Choice(["mapping", "hubert"]), default="mapping",
+              show_default=True, help="What train learned, or retrieval from the prepared clips "
+              "by what HuBERT hears.")  # fmt: skip
+@click.option("--size", type=click.Choice(["tiny", "random", "full"]), default="full",
+              show_default=True, help="Of HuBERT: a small network or the published one with "
+              "random weights, or the trained weights.")  # fmt: skip
+@engine_verbs.WEIGHTS
 @click.option("--to", type=click.Path(dir_okay=False, path_type=Path), default=None,
               help="The WAV file; default converted.wav in the artifacts.")  # fmt: skip
-def convert(run: Run, recording: Path, consent: Path | None, to: Path | None) -> None:
-    """Turn a recording into the learned voice."""
-    from . import cloning, releasing
+def convert(run: Run, recording: Path, consent: Path | None, by: str, size: Size,
+            weights: Path | None, to: Path | None) -> None:  # fmt: skip
+    """Turn a recording into the target's voice."""
+    from . import releasing
     from . import speech as sound
 
-    content = recording.read_bytes()
+    if weights and by != "hubert":
+        raise click.UsageError("--weights are those of HuBERT: found them without --by hubert")
+    content, folder = recording.read_bytes(), run.out / "model"
     agreed = releasing.permitted(content, consent or "", "convert")
-    found = cloning.converted(job.load(run.out / "model"), sound.read(content, recording.name))
-    path = to or run.out / "converted.wav"
-    releasing.kept(path, found, "clone", "of this job's training", agreed, source=content)
+    given, path = sound.read(content, recording.name), to or run.out / "converted.wav"
+    if by == "hubert":
+        target = retriever(run, size, weights)
+        found, engine, named = target.converted(given), by, target.encoder.weights
+    else:
+        found, engine = cloning.converted(job.load(folder), given), "clone"
+        named = store.identity(folder)
+    releasing.kept(path, found, engine, named, agreed, source=content)
     click.echo(path)
 
 
@@ -123,7 +152,7 @@ def export(model: Converter, folder: Path) -> None:
     """Write the network as ONNX: 405 inputs to 120 outputs a frame; the vocoder is no graph."""
     import torch
 
-    from slipway import networks, store
+    from slipway import networks
 
     from .conversion import INPUTS
 
@@ -154,6 +183,15 @@ class Request(Input):
         "", max_length=10_000, description="The consent of the reference's speaker, as JSON."
     )
 
+    _began: float = 0.0
+    """Seconds of the same output that came before: the mark goes on from there."""
+
+    def piece(self, text: str, began: float) -> Request:
+        """Return the request for a part of the text, so far into what is streamed."""
+        found = self.model_copy(update={"text": text})
+        found._began = began
+        return found
+
     @model_validator(mode="after")
     def _can_be_said(self) -> Request:
         """Refuse a row by itself: what fails later would take its whole batch along."""
@@ -165,7 +203,7 @@ class Request(Input):
             text.english(self.text)
             if self.reference:
                 releasing.permitted(self.reference, self.consent, "clone")
-                sound.heard(self.reference, "reference", longest=REFERENCE)
+                cloning.check_voiced(sound.heard(self.reference, "reference", REFERENCE)[0])
         except InputInvalid as error:
             raise ValueError(str(error)) from None
         return self
@@ -201,7 +239,7 @@ def answered(model: Converter, row: Request) -> Spoken:
         repairs = repairs + more
     else:
         speech = said(model, speakable, row.voice)
-    speech = releasing.marked(speech, agreed)
+    speech = releasing.marked(speech, agreed, row._began)
     voice = "reference" if row.reference else row.voice
     return Spoken(audio=sound.written(speech), seconds=round(speech.seconds, 4), rate=speech.rate,
                   voice=voice, repairs=repairs)  # fmt: skip
@@ -209,20 +247,21 @@ def answered(model: Converter, row: Request) -> Spoken:
 
 def in_borrowed_voice(model: Converter, said: str, row: Request) -> tuple[Speech, list[str]]:
     """Say a text in a voice that is known from one recording alone."""
-    from . import cloning
     from . import speech as sound
-    from .engines.flite import Flite
 
     reference, repairs = sound.heard(row.reference, "reference", longest=REFERENCE)
-    return cloning.borrowed(Flite().synthesize(said, model.settings["source"]), reference), repairs
+    if reference.seconds < cloning.ENOUGH:
+        repairs.append(f"reference: {reference.seconds:.1f} s are few: wanted {cloning.ENOUGH:g} s "
+                       "or more, so it sounds less alike")  # fmt: skip
+    source = flite.Flite().synthesize(said, model.settings["source"])
+    return cloning.borrowed(source, reference), repairs
 
 
 def said(model: Converter, text: str, voice: str) -> Speech:
     """Say a text in the learned voice, or in one of flite's."""
-    from . import cloning
-    from .engines.flite import Flite
-
-    return cloning.spoken(model, text) if voice == "clone" else Flite().synthesize(text, voice)
+    if voice == "clone":
+        return cloning.spoken(model, text)
+    return flite.Flite().synthesize(text, voice)
 
 
 @job.routes
@@ -233,5 +272,5 @@ def routes(routes: Blueprint, scorer: Service) -> None:
     add_route(routes, scorer)
 
 
-for verb in (*engine_verbs.VERBS, *trust_verbs.VERBS):
+for verb in (folds.folds, *strangers.VERBS, *engine_verbs.VERBS, *trust_verbs.VERBS):
     job.command(verb)

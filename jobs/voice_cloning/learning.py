@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import charts, cloning, conversion, measure
 from .preparing import Pair
@@ -36,7 +36,10 @@ BANK = 20_000
 
 
 class Seen(NamedTuple):
-    """A pair as WORLD sees it: coded envelopes (n, 40) and (m, 40), phones, pitches."""
+    """A pair as WORLD sees it: coded envelopes (n, 40) and (m, 40), phones, pitches.
+
+    ``cepstra`` (m, 25) is the target's mel-cepstrum, ``voice`` (256,) its embedding.
+    """
 
     pair: Pair
     source: np.ndarray
@@ -44,6 +47,8 @@ class Seen(NamedTuple):
     phones: np.ndarray
     source_pitch: np.ndarray
     target_pitch: np.ndarray
+    cepstra: np.ndarray
+    voice: np.ndarray
 
 
 class Matched(NamedTuple):
@@ -56,10 +61,12 @@ class Matched(NamedTuple):
 def seen(pair: Pair) -> Seen:
     """Analyse a pair."""
     source = conversion.analysed(pair.source.speech, noisiness=False)
-    target = conversion.analysed(pair.real, noisiness=False)
+    alone = pair.real is pair.source.speech
+    target = source if alone else conversion.analysed(pair.real, noisiness=False)
     phones = conversion.phone_features(pair.source.phones, len(source.pitch))
     return Seen(pair, conversion.coded(source.envelope), conversion.coded(target.envelope), phones,
-                source.pitch, target.pitch)  # fmt: skip
+                source.pitch, target.pitch, measure.mel_cepstrum(target.envelope),
+                measure.embedding(pair.real))  # fmt: skip
 
 
 class Scales(NamedTuple):
@@ -140,10 +147,43 @@ def _again(clip: Seen, ridge: np.ndarray, scales: Scales, phones: bool) -> Warp:
     return measure.aligned(mapped[:, :size], scales.target(clip.target)[:, :size])
 
 
-def fit(run: Run, pairs: Sequence[Pair], method: str, voice: str, target: str,
-        epochs: int | None = None) -> Converter:  # fmt: skip
-    """Learn the mapping of some pairs; resumes where a run was stopped."""
+class Pass(NamedTuple):
+    """A pass over the pairs: squared errors, and the distortion in dB of unlearned sentences."""
+
+    train_loss: float
+    choose_loss: float
+    distortion: float
+
+
+class Learned(NamedTuple):
+    """A mapping, and how it came about."""
+
+    model: Converter
+    curve: list[Pass]
+    pairs: int
+    seconds: float
+    """Of the target, to learn from."""
+    linear: float
+    """The linear map's distortion of sentences to choose by, in dB; NaN without a network."""
+
+
+def fit(run: Run, pairs: Sequence[Pair], method: str, epochs: int | None = None) -> Converter:
+    """Learn the mapping of some pairs and tell how; resumes where a run was stopped."""
+    from slipway import networks
+
+    networks.settle(run)
     clips = [seen(pair) for pair in run.progress(pairs, "analysed")]
+    found = learned(clips, method, run.seed, epochs or EPOCHS, run)
+    _told(run, found)
+    return found.model
+
+
+def learned(clips: Sequence[Seen], method: str, seed: int, epochs: int,
+            run: Run | None = None) -> Learned:  # fmt: skip
+    """Learn the mapping of some clips; ``run`` keeps checkpoints, and without passes no network.
+
+    All ways to map are made ready where the network is trained, and else the linear one alone.
+    """
     parts = {part: [clip for clip in clips if clip.pair.part == part]
              for part in ("train", "choose")}  # fmt: skip
     scales = scales_of(parts["train"])
@@ -151,27 +191,38 @@ def fit(run: Run, pairs: Sequence[Pair], method: str, voice: str, target: str,
     own = {part: matched(found, [warp for clip, warp in zip(clips, warps, strict=True)
                                  if clip.pair.part == part], scales)
            for part, found in parts.items()}  # fmt: skip
-    seconds = sum(clip.pair.real.seconds for clip in parts["train"])
-    trained = {"clips": len(parts["train"]), "seconds": round(seconds, 1)}
-    model = _begun(parts["train"], scales, ridge, method, voice, target, trained)
-    curve = _trained(run, model, own["train"], own["choose"], epochs or EPOCHS)
-    _spread(model, own["choose"])
-    model.settings["detail"] = details(model, parts["choose"])
+    model = _begun(parts["train"], scales, ridge, method)
+    learner = Learner(model, own["train"], own["choose"], parts["choose"])
+    curve = _trained(run, learner, seed, epochs) if epochs else []
+    methods = cloning.METHODS if curve else cloning.METHODS[:1]
+    model.settings["detail"] = details(model, parts["choose"], methods)
+    linear = distortion(model, parts["choose"], "ridge") if curve else math.nan
     _refit(model, clips, warps, scales)
+    seconds = sum(clip.pair.real.seconds for clip in parts["train"])
+    return Learned(model.eval(), curve, len(own["train"].given), seconds, linear)
+
+
+def _told(run: Run, found: Learned) -> None:
+    """Put shares, curves and figures of learning into the report."""
+    curve = found.curve
     rows = [{"way": name, "share of the source's detail": share}
-            for name, share in model.settings["detail"].items()]  # fmt: skip
+            for name, share in found.model.settings["detail"].items()]  # fmt: skip
     run.table("detail", rows, "How much of the source's own envelope is kept: the share with the "
               "least distortion on sentences to choose by.")  # fmt: skip
-    best = min(range(len(curve)), key=lambda at: curve[at][1])
-    run.log(train_loss=curve[best][0], choose_loss=curve[best][1], pairs=len(own["train"].given),
-            train_seconds=seconds)  # fmt: skip
-    run.figure("loss", charts.loss([row[0] for row in curve], [row[1] for row in curve], best + 1),
-               "Squared error of normalised envelopes with slopes, after each pass.")  # fmt: skip
-    return model.eval()
+    best = min(range(len(curve)), key=lambda at: curve[at].choose_loss)
+    run.log(train_loss=curve[best].train_loss, choose_loss=curve[best].choose_loss,
+            choose_distortion=curve[best].distortion, choose_distortion_ridge=found.linear,
+            pairs=found.pairs, train_seconds=found.seconds)  # fmt: skip
+    run.figure("loss", charts.loss(curve, best, found.linear),
+               "Left: squared error of normalised envelopes with slopes, after each pass. Right: "
+               "mel-cepstral distortion of whole sentences that are not learned from, mapped "
+               "without the source's own detail.")  # fmt: skip
+    for name in Pass._fields:
+        steps = {step: getattr(one, name) for step, one in enumerate(curve, start=1)}
+        run.curve(f"pass/{name}", steps)
 
 
-def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str, voice: str,
-           target: str, trained: dict[str, Any]) -> Converter:  # fmt: skip
+def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str) -> Converter:
     """Return a converter that knows everything but the network's weights."""
     import numpy as np
     import torch
@@ -185,56 +236,79 @@ def _begun(clips: Sequence[Seen], scales: Scales, ridge: np.ndarray, method: str
              for side in ("source_pitch", "target_pitch")]  # fmt: skip
     pitch = [round(value, 9) for side in stats for value in side]
     torch.manual_seed(0)
-    model = Converter(HIDDEN, len(frames), voice, target, method, {}, pitch, trained)
+    seconds = sum(clip.pair.real.seconds for clip in clips)
+    model = Converter(HIDDEN, len(frames), clips[0].pair.voice, clips[0].pair.speaker, method, {},
+                      pitch, {"clips": len(clips), "seconds": round(seconds, 1)})  # fmt: skip
     lively = np.mean([scales.target(clip.target)[conversion.audible(clip.target)].std(0)
                       for clip in clips], 0)  # fmt: skip
     pauses = np.concatenate([scales.target(clip.target)[~conversion.audible(clip.target)]
                              for clip in clips])  # fmt: skip
-    voices = np.mean([measure.embedding(clip.pair.real) for clip in clips], 0)
+    voice = measure.mean_voice([clip.voice for clip in clips])
     known = scales._asdict() | {"ridge": ridge, "bank_frames": frames, "liveliness": lively,
-                                "pause": pauses.mean(0),
-                                "identity": voices / np.linalg.norm(voices)}  # fmt: skip
+                                "pause": pauses.mean(0), "identity": voice}  # fmt: skip
     for name, values in known.items():
         getattr(model, name).copy_(torch.from_numpy(np.asarray(values, "float32")))
     return model
 
 
-def _trained(run: Run, model: Converter, train: Matched, choose: Matched,
-             epochs: int) -> list[list[float]]:  # fmt: skip
-    """Train the network, keep its best weights, and return the two losses of each pass."""
+class Learner(NamedTuple):
+    """A network at work: pairs to learn from, pairs and whole sentences to choose by."""
+
+    model: Converter
+    train: Matched
+    choose: Matched
+    unseen: Sequence[Seen]
+
+
+def _trained(run: Run | None, learner: Learner, seed: int, epochs: int) -> list[Pass]:
+    """Train the network, keep its best weights, and return what became of it in each pass."""
     import torch
 
     from slipway import networks
 
-    networks.settle(run)
     torch.set_num_threads(1)  # the network is small: threads would wait for each other
-    network = model.mlp
-    torch.manual_seed(run.seed)
+    network = learner.model.mlp
+    torch.manual_seed(seed)
     for layer in network:
         if isinstance(layer, torch.nn.Linear):
             layer.reset_parameters()
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
-    curve: list[list[float]] = []
+    curve: list[Pass] = []
     best = {name: value.clone() for name, value in network.state_dict().items()}
-    if state := run.resume():
+    if run and (state := run.resume()):
         tensors = state["tensors"]
         best = {name[5:]: value for name, value in tensors.items() if name.startswith("best.")}
         own = {name: value for name, value in tensors.items() if not name.startswith("best.")}
         networks.put_back(own, network, optimizer)
-        curve = state["curve"]
+        curve = [Pass(*row) for row in state["curve"]]
     sides = [tuple(torch.from_numpy(side.astype("float32")) for side in part)
-             for part in (train, choose)]  # fmt: skip
+             for part in (learner.train, learner.choose)]  # fmt: skip
     for epoch in range(len(curve), epochs):
-        torch.manual_seed(run.seed * 1000 + epoch)
-        losses = [_passed(network, optimizer, *sides[0], epoch, epochs), _loss(network, *sides[1])]
-        if all(losses[1] < row[1] for row in curve):
+        torch.manual_seed(seed * 1000 + epoch)
+        loss = _passed(network, optimizer, *sides[0], epoch, epochs)
+        _spread(learner.model, learner.choose)
+        found = Pass(loss, _loss(network, *sides[1]), distortion(learner.model, learner.unseen))
+        if all(found.choose_loss < row.choose_loss for row in curve):
             best = {name: value.clone() for name, value in network.state_dict().items()}
-        curve.append(losses)
+        curve.append(found)
         kept = {f"best.{name}": value for name, value in best.items()}
-        run.checkpoint({"curve": curve}, networks.state_of(network, optimizer) | kept)
+        if run:
+            run.checkpoint({"curve": curve}, networks.state_of(network, optimizer) | kept)
     network.load_state_dict(best)
     network.eval()
+    _spread(learner.model, learner.choose)
     return curve
+
+
+def distortion(model: Converter, clips: Sequence[Seen], method: str = "mlp") -> float:
+    """Return the mean distortion in dB of clips mapped without the source's own detail."""
+    import numpy as np
+
+    found = [model.mapped(clip.source, clip.phones, method, 0.0) for clip in clips]
+    return float(np.mean([
+        measure.cepstral_distortion(measure.mel_cepstrum(conversion.decoded(code)), clip.cepstra)
+        for code, clip in zip(found, clips, strict=True)
+    ]))  # fmt: skip
 
 
 def _passed(network: torch.nn.Module, optimizer: torch.optim.Optimizer, given: torch.Tensor,
@@ -278,8 +352,8 @@ def _refit(model: Converter, clips: Sequence[Seen], warps: Sequence[Warp], scale
     model.ridge.copy_(torch.from_numpy(line(matched(clips, warps, scales))))
 
 
-def details(model: Converter, clips: Sequence[Seen]) -> dict[str, float]:
-    """Return for each way to map the share of detail that distorts unlearned sentences least.
+def details(model: Converter, clips: Sequence[Seen], methods: Sequence[str]) -> dict[str, float]:
+    """Return for each of some ways the share of detail that distorts unlearned sentences least.
 
     More detail is clearer, and up to this share it costs nothing; so of shares that are
     within 1 % of the least distortion the largest is taken.
@@ -287,7 +361,7 @@ def details(model: Converter, clips: Sequence[Seen]) -> dict[str, float]:
     import numpy as np
 
     found = {}
-    for method in cloning.METHODS:
+    for method in methods:
         off = np.mean([_off(model, clip, method) for clip in clips], 0)
         found[method] = max(np.array(SHARES)[off <= NEARLY * off.min()].tolist())
     return found

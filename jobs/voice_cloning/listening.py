@@ -21,15 +21,12 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from slipway.errors import DataUnavailable, InputInvalid
 
 from . import speech as recordings
 from .speech import Speech
-
-if TYPE_CHECKING:
-    pass
 
 REFERENCE, ANCHOR = "reference", "anchor"
 SCALES = {

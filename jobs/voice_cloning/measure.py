@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from slipway.logs import say
 
 from . import speech as sound
 from .speech import Speech
@@ -53,9 +55,15 @@ def word_errors(speech: Speech, text: str) -> WordErrors:
 
 def recognised(speech: Speech) -> str:
     """Return what PocketSphinx hears; without its marks of variants, as in ``the(2)``."""
+    return _transcript(_pulses(speech))
+
+
+@lru_cache(maxsize=128)
+def _transcript(pulses: bytes) -> str:
+    """Return it for samples of 16 bits; studies listen to a source's sentence many times."""
     decoder = _decoder()
     decoder.start_utt()
-    decoder.process_raw(_pulses(speech), no_search=False, full_utt=True)
+    decoder.process_raw(pulses, no_search=False, full_utt=True)
     decoder.end_utt()
     found = decoder.hyp()
     return re.sub(r"\(\d+\)", "", found.hypstr) if found else ""
@@ -86,6 +94,7 @@ def word_times(speech: Speech, text: str) -> list[float]:
     known = [place for place, word in enumerate(spelt) if word and decoder.lookup_word(word)]
     middles = _aligned_words(decoder, speech, [spelt[place] for place in known])
     if len(middles) != len(known) or not known:
+        say(f"the text does not fit the sound, so its words are spread evenly: {text}", "WARNING")
         return [float(at) for at in np.linspace(0, speech.seconds, 2 * len(spelt) + 1)[1::2]]
     return [float(at) for at in np.interp(range(len(spelt)), known, middles)]
 
@@ -127,6 +136,14 @@ def embedding(speech: Speech) -> np.ndarray:
     from . import speaker
 
     return speaker.embedding(speech)
+
+
+def mean_voice(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the embedding (256,) that stands for some recordings of one voice."""
+    import numpy as np
+
+    mean: np.ndarray = np.mean(embeddings, 0)
+    return mean / np.linalg.norm(mean)
 
 
 def similarity(a: Speech | np.ndarray, b: Speech | np.ndarray) -> float:

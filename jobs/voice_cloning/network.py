@@ -119,12 +119,17 @@ class Converter(torch.nn.Module):
 
     @cached_property
     def _index(self) -> Any:
-        import logging
+        return indexed(self.bank_frames.numpy())
 
-        logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-        import faiss
 
-        faiss.omp_set_num_threads(1)
-        index = faiss.IndexFlatL2(CODED)
-        index.add(self.bank_frames.numpy())
-        return index
+def indexed(frames: np.ndarray) -> Any:
+    """Return an index that finds the nearest of frames (n, d); of unit vectors, by their angle."""
+    import logging
+
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatL2(frames.shape[1])
+    index.add(frames)
+    return index

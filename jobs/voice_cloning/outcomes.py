@@ -1,4 +1,4 @@
-"""What a clone is worth: beside its source, beside the real recording, on unseen sentences.
+"""What a clone is worth: beside its source, beside the target itself, on unseen sentences.
 
 Data:    the held-out sentences, which were said to the end of learning by no one, and new ones.
 Source:  `measure`.
@@ -7,25 +7,30 @@ Source:  `measure`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import charts, cloning, measure, page, preparing
+from . import charts, cloning, corpus, listening, measure, page, preparing, releasing
 from .engines import flite
 from .speech import Speech
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+
     from slipway import Run
 
     from .network import Converter
+    from .preparing import Pair
+    from .retrieval import Retriever
 
 SHOWN = 4
 """Sentences of each kind on the page to listen on."""
-NAMES = {"source": "source (flite)", "pitch": "source, pitch moved", "real": "real recording",
+NAMES = {"source": "source (flite)", "pitch": "source, pitch moved", "real": "target",
          "ridge": "ridge", "mlp": "network", "knn": "network + retrieval",
-         "mix": "half network, half retrieval"}  # fmt: skip
+         "mix": "half network, half retrieval", "hubert": "retrieval by HuBERT"}  # fmt: skip
 
 
 class Said(NamedTuple):
@@ -42,33 +47,41 @@ class Said(NamedTuple):
     """Seconds of computing for a second of speech."""
 
 
-def collected(run: Run, model: Converter, ways: Sequence[str], new: int | None) -> list[Said]:
-    """Return each held-out and new sentence by each way."""
-    found = []
-    for pair in run.progress(preparing.pairs(run, "held_out"), "held out"):
-        found.append(_said(model, pair.text, "real", lambda pair=pair: pair.real, pair.real))
-        found += [_said(model, pair.text, way, _maker(model, pair.text, way), pair.real)
-                  for way in ways]  # fmt: skip
+def collected(run: Run, model: Converter, held: Sequence[Pair], ways: Sequence[str],
+              new: int, others: Mapping[str, Retriever] = {}) -> list[Said]:  # fmt: skip
+    """Return each held-out sentence, and so many new ones, by each way.
+
+    ``others`` are ways that are no part of the model: the source's sentence is given to them.
+    """
+    found, target = [], model.array("identity")
+    makers = {way: partial(_made, model, way, others) for way in ways}
+    for pair in run.progress(held, "held out"):
+        found.append(said_by(pair.text, "real", lambda pair=pair: pair.real, target, pair.real))
+        found += [said_by(pair.text, way, partial(make, pair.text), target, pair.real)
+                  for way, make in makers.items()]  # fmt: skip
     for text in run.progress(preparing.new_sentences()[:new], "new"):
-        found += [_said(model, text, way, _maker(model, text, way), None) for way in ways]
+        found += [said_by(text, way, partial(make, text), target) for way, make in makers.items()]
     return found
 
 
-def _maker(model: Converter, text: str, way: str) -> Callable[[], Speech]:
-    """Return what makes a sentence from its text alone, by one way."""
-    voice = model.settings["source"]
-    if way == "source":
-        return lambda: flite.Flite().synthesize(text, voice)
-    return lambda: cloning.spoken(model, text, way)
+def _made(model: Converter, way: str, others: Mapping[str, Retriever], text: str) -> Speech:
+    """Make a sentence from its text alone, by one way."""
+    if way != "source" and way not in others:
+        return cloning.spoken(model, text, way)
+    said = flite.Flite().synthesize(text, model.settings["source"])
+    return others[way].converted(said) if way in others else said
 
 
-def _said(model: Converter, text: str, way: str, make: Callable[[], Speech],
-          real: Speech | None) -> Said:  # fmt: skip
+def said_by(text: str, way: str, make: Callable[[], Speech], target: np.ndarray,
+            real: Speech | None = None) -> Said:  # fmt: skip
+    """Say a sentence by one way and measure it: beside a voice, and beside the real recording."""
     began = time.perf_counter()
     speech = make()
     factor = (time.perf_counter() - began) / speech.seconds
-    likeness = measure.similarity(measure.embedding(speech), model.array("identity"))
-    apart = measure.distortion(speech, real) if real is not None else float("nan")
+    likeness = measure.similarity(measure.embedding(speech), target)
+    apart = 0.0 if speech is real else float("nan")
+    if real is not None and speech is not real:
+        apart = measure.distortion(speech, real)
     return Said(text, way, real is None, speech, likeness, apart,
                 measure.word_errors(speech, text), factor)  # fmt: skip
 
@@ -101,37 +114,48 @@ def summary(said: Sequence[Said], ways: Sequence[str], chosen: str) -> list[dict
 def told(run: Run, model: Converter, said: Sequence[Said], ways: Sequence[str]) -> None:
     """Put figures, tables, charts and the page of a run into its report."""
     chosen = model.settings["method"]
-    rows = summary(said, ["source", *(way for way in ways if way != "source"), "real"], chosen)
+    rows = summary(said, [*ways, "real"], chosen)
     by = {row["way"]: row for row in rows}
     meter = preparing.meter(run)
-    _logged(run, by, chosen, meter)
-    run.table("voices", [_shown(row) for row in rows], "Each way to say the held-out and the new "
+    run.log(**figures(by, chosen, meter))
+    run.table("voices", [shown(row) for row in rows], "Each way to say the held-out and the new "
               "sentences. Similarity is to the mean of the clips learned from; distortion to the "
               "real recording of the same sentence; words are those that PocketSphinx hears "
               "wrong, which it does with the real reader, too. Real-time factor: median and "
               "95th percentile, from text to sound.")  # fmt: skip
-    run.note(f"The similarity meter errs in {meter.errors.rate:.2%} of {len(meter.same)} pairs of "
-             f"one speaker and {len(meter.different)} of two, at {meter.errors.threshold:.3f}. It "
-             "is no WavLM similarity: compare it with no paper's.")  # fmt: skip
+    run.note(meter.told)
     _charts(run, by, chosen, meter)
     _prosody(run, by, chosen)
     _page(run, model, by, chosen, meter)
+    for row in rows:
+        folder = run.out / "clips" / (listening.REFERENCE if row["way"] == "real" else row["way"])
+        for number, one in enumerate(row["held"], start=1):
+            corpus.write(folder, f"sentence-{number:02d}", outgoing(one))
 
 
-def _logged(run: Run, by: dict[str, Any], chosen: str, meter: preparing.Meter) -> None:
+def outgoing(said: Said, recorded: Sequence[str] = ("real",)) -> Speech:
+    """Return what may be listened to: all but what somebody really said is marked."""
+    return said.speech if said.way in recorded else releasing.marked(said.speech)
+
+
+def figures(by: dict[str, Any], chosen: str, meter: preparing.Meter) -> dict[str, float]:
+    """Return what a way is judged by: beside its source, and beside the real recordings."""
     clone, source, real = by[chosen], by["source"], by["real"]
-    run.log(
-        similarity=clone["similarity"], similarity_new=clone["similarity_new"],
-        similarity_gain=clone["similarity"] - source["similarity"],
-        similarity_real=real["similarity"],
-        distortion=clone["distortion"], distortion_gain=source["distortion"] - clone["distortion"],
-        word_errors_new=clone["words_new"], word_errors_new_source=source["words_new"],
-        word_errors=clone["words"], word_errors_real=real["words"],
-        equal_error_rate=meter.errors.rate, threshold=meter.errors.threshold,
-    )  # fmt: skip
+    return {
+        "similarity": clone["similarity"], "similarity_new": clone["similarity_new"],
+        "similarity_gain": clone["similarity"] - source["similarity"],
+        "similarity_real": real["similarity"],
+        "distortion": clone["distortion"],
+        "distortion_gain": source["distortion"] - clone["distortion"],
+        "word_errors_new": clone["words_new"], "word_errors_new_source": source["words_new"],
+        "word_errors": clone["words"], "word_errors_real": real["words"],
+        "equal_error_rate": meter.errors.rate, "threshold": meter.errors.threshold,
+    }  # fmt: skip
 
 
-def _shown(row: dict[str, Any]) -> dict[str, str]:
+def shown(row: dict[str, Any], names: Mapping[str, str] = NAMES) -> dict[str, str]:
+    """Return a row of `summary` as the report has it."""
+
     def number(name: str, digits: int) -> str:
         value = row[name]
         return (
@@ -140,7 +164,7 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
             else f"{value:.{digits}f}"
         )
 
-    return {"way": NAMES[row["way"]] + (" (chosen)" if row["chosen"] else ""),
+    return {"way": names[row["way"]] + (" (chosen)" if row["chosen"] else ""),
             "similarity": number("similarity", 3), "new: similarity": number("similarity_new", 3),
             "distortion (dB)": number("distortion", 2),
             "words wrong": number("words", 2), "new: words wrong": number("words_new", 2),
@@ -153,7 +177,7 @@ HIDDEN = ("distortion", "factor", "slow")
 def _charts(run: Run, by: dict[str, Any], chosen: str, meter: preparing.Meter) -> None:
     clone, source, real = by[chosen], by["source"], by["real"]
     shown = {"source (flite)": source["held"][0].speech, "clone": clone["held"][0].speech,
-             "real recording": real["held"][0].speech}  # fmt: skip
+             "target": real["held"][0].speech}  # fmt: skip
     text = clone["held"][0].text
     run.figure("spectrograms", charts.spectrograms(text, shown),
                "A held-out sentence: bright is loud, from 0 to 8 kHz.")  # fmt: skip
@@ -161,7 +185,7 @@ def _charts(run: Run, by: dict[str, Any], chosen: str, meter: preparing.Meter) -
                "Pitch over a held-out sentence by Praat. The clone's melody is flite's, moved and "
                "stretched: its ups and downs are not the reader's.")  # fmt: skip
     marks = {"source": source["similarity"], "clone": clone["similarity"],
-             "real": real["similarity"]}  # fmt: skip
+             "target": real["similarity"]}  # fmt: skip
     figure = charts.likeness(meter.same, meter.different, meter.errors.threshold, marks)
     run.figure("likeness", figure, "Similarities of every two prepared recordings, and those of "
                "this run to the target's mean voice.")  # fmt: skip
@@ -189,9 +213,9 @@ def _page(run: Run, model: Converter, by: dict[str, Any], chosen: str,
     for kind, ways in (("held", ("source", chosen, "real")), ("new", ("source", chosen))):
         for place, first in list(enumerate(by[chosen][kind]))[:SHOWN]:
             one = {NAMES[way] if way != chosen else "clone": by[way][kind][place] for way in ways}
-            voices = {name: said.speech for name, said in one.items()}
-            lines = {name: _line(said) for name, said in one.items()}
-            label = "held out: a real recording is there" if kind == "held" else "a new sentence"
+            voices = {name: outgoing(said) for name, said in one.items()}
+            lines = {name: line(said) for name, said in one.items()}
+            label = "held out: the target says it, too" if kind == "held" else "a new sentence"
             picture = page.png(charts.spectrograms(first.text, voices))
             sentences.append(page.Sentence(first.text, label, voices, lines, picture))
     notes = [f"Source: flite's voice {model.settings['source']}. "
@@ -201,11 +225,15 @@ def _page(run: Run, model: Converter, by: dict[str, Any], chosen: str,
              f"Similarity 1 is the same voice; from {meter.errors.threshold:.2f} on the meter says "
              f"one speaker (equal-error rate {meter.errors.rate:.1%}). The clone is made by a "
              "vocoder and sounds so."]  # fmt: skip
-    page.write(run.out / "listen.html", "A source voice, its clone and the real one", notes,
+    page.write(run.out / "listen.html", "A source voice, its clone and the target", notes,
                sentences)  # fmt: skip
-    run.note("listen.html beside this report plays source, clone and real recording.")
+    run.note(
+        "listen.html beside this report plays source, clone and target; clips/ holds the "
+        "held-out sentences for a listening test, by the verb mos."
+    )
 
 
-def _line(said: Said) -> str:
+def line(said: Said) -> str:
+    """Return what is told below a player."""
     errors = f"{said.errors.errors} of {said.errors.words} words heard wrong"
     return f"similarity {said.similarity:.2f}; {errors}: “{said.errors.heard}”"

@@ -1,4 +1,4 @@
-"""The page to listen on: source, clone and real recording side by side, one file for everything.
+"""The page to listen on: source, clone and target side by side, one file for everything.
 
 Data:    recordings as WAV, pictures as PNG.
 Source:  none.

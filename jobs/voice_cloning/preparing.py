@@ -9,7 +9,7 @@ Source:  none.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +30,7 @@ FOLDS = 5
 SAMPLE_TARGET, SAMPLE_SOURCE, SOURCE = "slt", "rms", "slt"
 METER_TEXTS = 4
 """Sentences that each of the sample's voices reads for the meter."""
+SAME_TEXTS = 5
 LEAST_SECONDS = 30.0
 NEW = Path(__file__).parent / "sample" / "new.txt"
 
@@ -42,6 +43,10 @@ class Pair(NamedTuple):
     part: str
     real: Speech
     source: flite.Spoken
+    voice: str
+    """Of the source."""
+    speaker: str
+    """Of the target."""
 
 
 def prepared(run: Run, source: str | None, fold: int) -> list[dict[str, Any]]:
@@ -56,7 +61,7 @@ def prepared(run: Run, source: str | None, fold: int) -> list[dict[str, Any]]:
     kept, rejected = ([clip for clip in clips if bool(clip.fault) == bad] for bad in (False, True))
     _check_enough(kept, path)
     voice = source or (SAMPLE_SOURCE if sample else SOURCE)
-    rows = _written(run, kept, parts_of(kept, run.seed, fold), voice)
+    rows = _written(run, kept, parts_of([clip.text for clip in kept], run.seed, fold), voice)
     voices = sample_meter(path) if sample else real_meter(run, clips)
     meter = _embedded(run, voices)
     corpus.write_table(run.out / "data" / "corpus.json", rows)
@@ -99,6 +104,23 @@ def sample_meter(path: Path) -> Iterator[Recording]:
             yield Recording(voice, "", text, engine.synthesize(text, voice))
 
 
+def speakers(run: Run, name: str) -> dict[str, list[Clip]]:
+    """Return the clips of each speaker of a corpus; the sample's voices all read one text."""
+    path = run.data(name)
+    found = _same_texts(path) if is_recipe(path) else corpus.recordings(path)
+    clips = [clip for one in found for clip in corpus.clips_of(one, listened=False)]
+    return {speaker: [clip._replace(speech=sound.resampled(clip.speech, measure.RATE))
+                      for clip in clips if clip.speaker == speaker]
+            for speaker in dict.fromkeys(clip.speaker for clip in clips)}  # fmt: skip
+
+
+def _same_texts(path: Path) -> Iterator[Recording]:
+    engine = flite.Flite()
+    for voice in flite.VOICES:
+        for text in sentences(path)[:SAME_TEXTS]:
+            yield Recording(voice, "", text, engine.synthesize(text, voice))
+
+
 def real_meter(run: Run, clips: list[Clip]) -> Iterator[Recording]:
     """Yield the recordings of all speakers at hand, the target's among them."""
     for clip in clips:
@@ -109,11 +131,11 @@ def real_meter(run: Run, clips: list[Clip]) -> Iterator[Recording]:
         yield from corpus.recordings(run.data(name))
 
 
-def parts_of(clips: list[Clip], seed: int, fold: int) -> list[str]:
+def parts_of(texts: Sequence[str], seed: int, fold: int) -> list[str]:
     """Return train, choose or held_out for each clip: by sentence, one fold of five held out."""
     import numpy as np
 
-    keys = [corpus.text_key(clip.text) for clip in clips]
+    keys = [corpus.text_key(text) for text in texts]
     order = np.random.default_rng(seed).permutation(sorted(set(keys)))
     held = set(order[fold::FOLDS])
     rest = [key for key in order if key not in held]
@@ -180,9 +202,9 @@ def pairs(run: Run, *parts: str) -> list[Pair]:
         if row["part"] in parts:
             real, said = (_wav(run, folder, row["name"]) for folder in ("clips", "source"))
             phones = tuple(flite.Phone(*phone) for phone in row["phones"])
-            found.append(
-                Pair(row["name"], row["text"], row["part"], real, flite.Spoken(said, phones))
-            )
+            found.append(Pair(row["name"], row["text"], row["part"], real,
+                              flite.Spoken(said, phones), row["voice"],
+                              row["speaker"]))  # fmt: skip
     return found
 
 
@@ -197,6 +219,15 @@ class Meter(NamedTuple):
     different: np.ndarray
     errors: measure.ErrorRate
 
+    @property
+    def told(self) -> str:
+        """How sure it is, in words."""
+        return (
+            f"The similarity meter errs in {self.errors.rate:.2%} of {len(self.same)} pairs of one "
+            f"speaker and {len(self.different)} of two, at {self.errors.threshold:.3f} (its "
+            "equal-error rate). It is no WavLM similarity: compare it with no paper's."
+        )
+
 
 def meter(run: Run) -> Meter:
     """Return what the similarity meter says of every two prepared recordings."""
@@ -210,6 +241,11 @@ def meter(run: Run) -> Meter:
     same = names[one] == names[other]
     errors = measure.equal_error_rate(scores[same], scores[~same])
     return Meter(scores[same], scores[~same], errors)
+
+
+def new_count(run: Run) -> int:
+    """Return how many new sentences are said where nobody asks for a number."""
+    return 3 if run.tier == "sample" else 12
 
 
 def new_sentences() -> list[str]:

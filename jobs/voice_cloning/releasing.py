@@ -50,10 +50,13 @@ def permitted_all(place: Path, given: str | Path, purpose: str) -> None:
             raise InputInvalid(f"{path}: {error}") from None
 
 
-def marked(speech: Speech, agreed: agreements.Consent | None = None) -> Speech:
-    """Return speech with the mark that every output of this job bears."""
+def marked(speech: Speech, agreed: agreements.Consent | None = None, began: float = 0.0) -> Speech:
+    """Return speech with the mark that every output of this job bears.
+
+    ``began`` is how many seconds of the same output came before.
+    """
     key, _ = watermark.key_of()
-    return watermark.marked(speech, key, provenance.message_of(agreed))
+    return watermark.marked(speech, key, provenance.message_of(agreed), began)
 
 
 def kept(

@@ -17,12 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zipfile import BadZipFile, ZipFile
 
-from slipway.errors import DataUnavailable, InputInvalid
+from slipway.errors import InputInvalid
 
-from . import speech as recordings
-from . import watermark
+from . import corpus, watermark
 from .speech import Speech, resampled
 
 if TYPE_CHECKING:
@@ -33,8 +31,6 @@ SECONDS = (2.0, 5.0)
 """Length of a clip, drawn between these."""
 MP3_KILOBITS = ((32_000, (32, 320)), (16_000, (8, 160)), (0, (8, 64)))
 """Least and most kilobits a second of an MP3 file, by the samples a second it is for."""
-FILES, LARGEST = 5000, 64 << 20
-"""At most so many recordings are read, of at most so many bytes each."""
 
 
 class Clip(NamedTuple):
@@ -62,41 +58,13 @@ class After(NamedTuple):
 
 
 def recordings_in(place: Path) -> list[Clip]:
-    """Read the recordings of a file, a folder or a zip, those of at least two seconds."""
-    found = []
-    for name, content in _contents(place):
-        speech, _ = recordings.heard(content, name)
-        if speech.seconds >= SECONDS[0]:
-            found.append(Clip(name, speech))
+    """Read the recordings of a folder or a zip, those of at least two seconds."""
+    shelf = corpus.Shelf(place)
+    heard = (Clip(name, shelf.heard(name)) for name in shelf.sounds)
+    found = [clip for clip in heard if clip.speech.seconds >= SECONDS[0]]
     if not found:
         raise InputInvalid(f"{place}: found no recording of {SECONDS[0]:g} s or more")
     return found
-
-
-def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
-    if not place.exists():
-        raise DataUnavailable(f"{place}: no such file; wanted a recording, a folder or a zip")
-    if place.suffix.lower() == ".zip":
-        try:
-            with ZipFile(place) as archive:
-                inside = [entry for entry in archive.infolist() if _is_sound(entry.filename)]
-                for entry in inside[:FILES]:
-                    if entry.file_size > LARGEST:
-                        raise InputInvalid(
-                            f"{place}: {entry.filename}: found "
-                            f"{entry.file_size:,} bytes; wanted {LARGEST:,}"
-                        )
-                    yield entry.filename, archive.read(entry)
-        except BadZipFile as error:
-            raise InputInvalid(f"{place}: found no zip ({error})") from None
-        return
-    files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    for path in [path for path in files if _is_sound(path.name)][:FILES]:
-        yield str(path), path.read_bytes()
-
-
-def _is_sound(name: str) -> bool:
-    return Path(name).suffix.lower() in recordings.FORMATS
 
 
 def cut(clips: Sequence[Clip], count: int, seed: int) -> list[Clip]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -117,8 +118,7 @@ def _mixed(file: soundfile.SoundFile, name: str, longest: float) -> tuple[np.nda
 
     repairs, most = [], int(longest * file.samplerate)
     promised = min(file.frames, most)
-    blocks = [block.mean(axis=1, dtype="float32") for block in
-              file.blocks(BLOCK, frames=promised, dtype="float32", always_2d=True)]  # fmt: skip
+    blocks = list(_blocks(file, promised))
     samples = np.concatenate(blocks) if blocks else np.zeros(0, "float32")
     if len(samples) < promised:
         raise InputInvalid(f"{name}: cut off: found {len(samples)} samples; wanted {promised}")
@@ -128,6 +128,16 @@ def _mixed(file: soundfile.SoundFile, name: str, longest: float) -> tuple[np.nda
         was = file.frames / file.samplerate
         repairs.append(f"{name}: {was / 60:.0f} minutes are cut to the first {longest / 60:g}")
     return samples, repairs
+
+
+def _blocks(file: soundfile.SoundFile, left: int) -> Iterator[np.ndarray]:
+    """Yield what is there; the package's own blocks go on with whatever the memory holds."""
+    while left:
+        block = file.read(min(BLOCK, left), dtype="float32", always_2d=True)
+        if not len(block):
+            return
+        left -= len(block)
+        yield block.mean(axis=1, dtype="float32")
 
 
 def _checked(speech: Speech, name: str) -> tuple[Speech, list[str]]:

@@ -35,15 +35,19 @@ def add_route(routes: Blueprint, scorer: Service) -> None:
         if len(asked.rows) != 1:
             raise InputInvalid(f"found {len(asked.rows)} rows; wanted one")
         row = asked.rows[0]
-        pieces = text.pieces(text.english(row.text)[0])
-        parts = (_sound(scorer, row, piece) for piece in pieces)
+        parts = sounds(scorer, row)
         first = next(parts)  # its errors are still statuses
         return Response(_streamed(first, parts), mimetype="audio/wav")
 
 
-def _sound(scorer: Service, row: Any, piece: str) -> sound.Speech:
-    answer = scorer.score([row.model_copy(update={"text": piece})])[0]
-    return sound.read(base64.b64decode(answer["audio"]), "answer.wav")
+def sounds(scorer: Service, row: Any) -> Iterator[sound.Speech]:
+    """Yield the speech of each piece of a text; together they bear one mark."""
+    began = 0.0
+    for piece in text.pieces(text.english(row.text)[0]):
+        answer = scorer.score([row.piece(piece, began)])[0]
+        speech = sound.read(base64.b64decode(answer["audio"]), "answer.wav")
+        began += speech.seconds
+        yield speech
 
 
 def _streamed(first: sound.Speech, others: Iterator[sound.Speech]) -> Iterator[bytes]:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 SPEC = JobSpec.read(Path(__file__).parent)
 TEXT = "The boat came in."
-RECIPE = finetune.Recipe(steps=6, batch=2, accumulate=1, rate=5e-3, every=3, bf16=False)
+RECIPE = finetune.Recipe(steps=6, batch=2, accumulate=1, rate=5e-3, every=3, listen=6, bf16=False)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,7 +69,7 @@ def hum(seed=0, seconds=1.2, rate=24_000):
 
 
 def clips(count):
-    return [finetune.Clip(TEXT[: 9 + number], hum(number, 0.8)) for number in range(count)]
+    return [finetune.Clip(TEXT[: 9 + number], hum(number, 1.0)) for number in range(count)]
 
 
 # Weights
@@ -369,6 +369,8 @@ def test_onnx_has_the_durations_of_pytorch(spoken, tmp_path):
 def fresh(name, recipe=RECIPE):
     engine = engines.make(name)
     engine.load()
+    if name == "xtts":
+        engine.codes = 6
     task = adapting.task(engine)
     return engine, task, recipe
 
@@ -395,6 +397,8 @@ def test_the_loss_falls(tuned):
     losses = [loss for _, loss in found.curve]
     assert np.mean(losses[-2:]) < losses[0] - 0.02
     assert np.isfinite([found.before, found.after]).all()
+    assert [taken for taken, _ in found.heard] == [0, RECIPE.steps]
+    assert all(0 < off < 100 for _, off in found.heard)
 
 
 def test_a_run_that_goes_on_ends_in_the_same_bytes(tuned):
@@ -404,6 +408,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bytes(tuned):
         task, finetune.adapted(task, recipe), clips(2), clips(3)[2:], recipe, kept
     )
     assert again.curve == found.curve
+    assert again.heard == found.heard
     assert again.after == found.after
     pairs = zip(again.adapted.trained, found.adapted.trained, strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
@@ -455,17 +460,23 @@ def test_adapters_are_saved_for_a_hub_and_merge_into_the_weights(tuned, tmp_path
 
 def test_the_verb_tunes_on_the_prepared_clips(tmp_path, monkeypatch):
     tracked = {}
-    monkeypatch.setattr(Run, "track", lambda run, name, params, metrics: tracked.update(metrics))
+    monkeypatch.setattr(
+        Run, "track", lambda run, name, params, metrics, curves: tracked.update(metrics, **curves)
+    )
     deterministic = torch.are_deterministic_algorithms_enabled()
     run = prepared_run(tmp_path, "finetune")
     engine_verbs.finetune(
         run, "xtts", "tiny", None, steps=2, batch=1, accumulate=1, rate=1e-3, rank=2,
-        checkpointing=True, bf16=True, every=1,
+        checkpointing=True, bf16=True, every=1, listen=2,
     )  # fmt: skip
     torch.use_deterministic_algorithms(deterministic)
     folder = tmp_path / "adapters" / "xtts"
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+    assert list(tracked.pop("step/loss")) == [1, 2]
+    assert list(tracked.pop("step/distortion_db").values()) == [
+        run.metrics["xtts_distortion_before"], run.metrics["xtts_distortion_after"]
+    ]  # fmt: skip
     assert run.metrics == {f"xtts_{name}": value for name, value in tracked.items()}
     assert run.metrics["xtts_kept_mb_checkpointed"] < run.metrics["xtts_kept_mb_plain"]
     assert {piece["kind"] for piece in run.pieces} == {"figure", "table", "note"}
@@ -483,7 +494,7 @@ def prepared_run(folder, verb):
     native.mkdir(parents=True)
     rows = []
     for number, part in enumerate(("train", "train", "choose", "held_out")):
-        (native / f"{number}.wav").write_bytes(written(hum(number, 0.7)))
+        (native / f"{number}.wav").write_bytes(written(hum(number, 1.2)))
         rows.append({"name": str(number), "part": part, "text": TEXT})
     (folder / "data" / "corpus.json").write_text(json.dumps(rows))
     return Run(SPEC, folder, verb)
@@ -588,6 +599,7 @@ def test_the_facts_are_shown_before_any_weights(tmp_path):
     assert shown["kokoro"]["GB"] == "0.33"
     told = " ".join(note["text"] for note in notes)
     assert "hf download hexgrad/Kokoro-82M" in told
+    assert "hf download facebook/hubert-base-ls960" in told
     assert "no commercial use" in told
 
 

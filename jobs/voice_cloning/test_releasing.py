@@ -1,15 +1,16 @@
 """No recording comes in without consent, and no speech goes out without mark and record."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from jobs.voice_cloning import consent, provenance, releasing, watermark
+from jobs.voice_cloning import consent, provenance, releasing, streaming, watermark
 from jobs.voice_cloning import speech as sound
 from jobs.voice_cloning.engines.flite import Flite
-from jobs.voice_cloning.job import Request
+from jobs.voice_cloning.job import Request, score
 from slipway.errors import DataUnavailable, InputInvalid
 
 TEXT = "The weather will be sunny in the morning, and the afternoon will bring a little rain."
@@ -38,6 +39,23 @@ def test_what_goes_out_bears_the_mark_and_says_on_whose_consent(spoken, referenc
     assert watermark.found(releasing.marked(spoken), key).message == 0
     heard = sound.read(sound.written(releasing.marked(spoken, agreed)), "out.wav")
     assert watermark.found(heard, key).message == int(agreed.digest[:2], 16)
+
+
+def test_a_stream_of_pieces_bears_one_mark() -> None:
+    class Scorer:
+        def score(self, rows):
+            (said,) = score(None, rows)
+            return [{"audio": base64.b64encode(said.audio).decode()}]
+
+    row = Request(text=" ".join([TEXT] * 4), voice="slt")
+    parts = list(streaming.sounds(Scorer(), row))
+    assert len(parts) > 1
+    whole = sound.Speech(np.concatenate([part.samples for part in parts]), parts[0].rate)
+    found = watermark.found(whole, watermark.key_of()[0])
+    apart = [releasing.marked(Flite().synthesize(TEXT, "slt")) for _ in parts]
+    again = sound.Speech(np.concatenate([part.samples for part in apart]), parts[0].rate)
+    assert found.message == 0
+    assert found.score > watermark.found(again, watermark.key_of()[0]).score
 
 
 def test_another_key_finds_nothing(spoken, monkeypatch) -> None:
@@ -69,6 +87,13 @@ def test_a_voice_is_borrowed_with_its_owners_consent_only(reference, given, told
 def test_a_row_with_consent_is_taken(reference) -> None:
     row = Request(text=TEXT, reference=reference, consent=agreement(reference))
     assert row.reference == reference
+
+
+def test_a_reference_in_which_nobody_speaks_is_refused_by_itself(spoken) -> None:
+    draw = np.random.default_rng(0).normal(0, 0.1, 3 * spoken.rate)
+    hiss = sound.written(spoken._replace(samples=draw.astype("float32")))
+    with pytest.raises(ValidationError, match="no voiced sound"):
+        Request.model_validate({"text": TEXT, "reference": hiss, "consent": agreement(hiss)})
 
 
 def test_each_recording_of_a_folder_needs_consent(tmp_path, reference, spoken) -> None:

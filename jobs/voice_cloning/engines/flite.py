@@ -62,7 +62,7 @@ class Flite:
 
     def clone(self, reference: Speech) -> Voice:
         """Refuse: the voices are fixed."""
-        raise InputInvalid("flite clones no one; wanted the engine 'clone', or xtts or csm")
+        raise InputInvalid("flite clones no one: it has four voices; xtts and csm can clone")
 
     def spoken(self, said: str, voice: str | Voice = VOICES[0]) -> Spoken:
         """Speak a text and tell its phones; pieces follow each other without a fade."""
