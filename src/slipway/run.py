@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import distributions
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -336,7 +337,7 @@ class Run:
             os._exit(Stopped.exit_code)
         self.stopping = True
         say(f"SIGTERM: {self.verb} leaves at its next checkpoint, in {STOP_SECONDS} s at most")
-        watch = threading.Timer(STOP_SECONDS, self._leave)
+        watch = Timer(STOP_SECONDS, self._leave)
         watch.daemon = True
         watch.start()
 

@@ -227,7 +227,7 @@ def quiet_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLIPWAY_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path / "opt-ml"))
-    monkeypatch.setattr("slipway.run.threading.Timer", NoTimer)  # it would end the tests
+    monkeypatch.setattr("slipway.run.Timer", NoTimer)  # it would end the tests
     handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
     kept = list(root.handlers), root.level
     yield

@@ -186,7 +186,7 @@ def test_after_sigterm_a_checkpoint_is_kept_and_the_run_leaves(make_run) -> None
     os.kill(os.getpid(), signal.SIGTERM)
 
     assert run.stopping
-    assert 25 == run_module.threading.Timer.made[-1]
+    assert 25 == run_module.Timer.made[-1]
     with pytest.raises(Stopped, match="train stopped by SIGTERM; kept in"):
         run.checkpoint({"done": 1})
 

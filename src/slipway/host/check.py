@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 NO_TESTS = 5
 CUDA_TESTS = "test_cuda.py"
 AT_ONCE = 2
+LIMIT = "SLIPWAY_TEST_MINUTES"
 
 
 @dataclass
@@ -33,18 +36,37 @@ class Tally:
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    minutes: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Minutes until the run shall be over; infinite where nothing limits it."""
+        passed = (time.monotonic() - self.started) / 60
+        return math.inf if self.minutes is None else self.minutes - passed
+
+    def lacks(self, name: str, needed: float) -> bool:
+        """Tell whether fewer minutes are left than a step needs; name it as not run if so."""
+        if self.left >= needed:
+            return False
+        self.skipped[name] = (
+            f"{max(self.left, 0):.0f} of {LIMIT}={self.minutes:g} are left, {needed:g} needed"
+        )
+        return True
 
     def add(self, name: str, step: Callable[[], int]) -> None:
         """Run one step under a heading; pytest's "no tests" counts as could not run."""
         click.secho(f"\n== {name}", bold=True, err=True)
+        started = time.monotonic()
         code = step()
         if code == NO_TESTS:
             self.skipped[name] = "there are no such tests"
         else:
-            (self.failed if code else self.passed).append(name)
+            took = f"{name} ({time.monotonic() - started:.0f} s)"
+            (self.failed if code else self.passed).append(took)
 
     def conclude(self) -> int:
-        """Print the outcome and return the exit code."""
+        """Print the outcome, and what each step took, and return the exit code."""
         click.echo(f"\npassed: {', '.join(self.passed) or 'nothing'}")
         for name, reason in self.skipped.items():
             click.echo(f"not run: {name}: {reason}")
