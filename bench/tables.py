@@ -160,14 +160,14 @@ def serving_text(result: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def told_machine(result: Mapping[str, Any]) -> str:
-    """Say on what and how it was measured."""
+def told_machine(result: Mapping[str, Any], how: str = "") -> str:
+    """Say on what and how it was measured; usually by medians of runs."""
     about, model = result["machine"], result["model"]
+    how = how or f"medians of {result['repeats']} interleaved runs of {result['seconds']:g} s each"
     return (
         f"Job {result['job']}, tier {model['tier']}, model {model['id']}, form: {model['form']}, "
         f"device {model['device']}, on {about['cpus']} cores of {about['processor']}, Linux "
-        f"{about['kernel']}, {result['date']}, commit {result['commit']}: medians of "
-        f"{result['repeats']} interleaved runs of {result['seconds']:g} s each. "
+        f"{about['kernel']}, {result['date']}, commit {result['commit']}: {how}. "
         f"{', '.join(f'{name} {version}' for name, version in result['versions'].items())}."
     )
 
@@ -277,7 +277,7 @@ def soak_text(result: Mapping[str, Any]) -> str:
     lines = [[line[0], ", ".join(line[1:])] for line in counts]
     shown = [[name, _short(value)] for name, value in result["soak"].items()]
     parts = [
-        told_machine(result),
+        told_machine(result, "one run, its p99 the median of its seconds'"),
         markdown(["requests", "how they ended"], lines),
         markdown(["figure", "value"], shown),
         markdown(["bar", "found", "wanted", ""], judged(SOAK, figures)),

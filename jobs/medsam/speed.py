@@ -59,10 +59,8 @@ def measured(run: Run, networks: Iterable[Segmenter], slices: int, turns: int) -
     torch.set_num_threads(1)
     rows = [row for network in run.progress(networks, "sizes")
             for row in compared(network, channels, turns)]  # fmt: skip
-    shown = [{name: round(entry, 4) if isinstance(entry, float) else entry
-              for name, entry in row.items()} for row in rows]  # fmt: skip
-    run.table("speed", shown, f"Seconds of one thread, median of {turns} turns. Random weights see "
-              "nothing, so their banks stay empty.")  # fmt: skip
+    run.table("speed", rows, f"Seconds of one thread on the CPU, median of {turns} turns. Random "
+              "weights see nothing, so their banks stay empty.")  # fmt: skip
 
 
 def compared(

@@ -104,7 +104,7 @@ def banks(run: Run, network: Segmenter, patients: int | None, seeds: int) -> Non
         found = {condition: differences(rows, condition, region, run.seed)
                  for condition in CONDITIONS}  # fmt: skip
         run.figure(f"banks-{region}", charts.banks(found, number), f"{region}: paired differences, "
-                   f"mean and interval over volumes, {seeds} seeds each.")  # fmt: skip
+                   f"mean and interval over volumes, {seeds} seeds where one matters.")  # fmt: skip
         run.log(**{f"{condition}_{bank}_{region}_minus_fifo".lower().replace("-", "_"): value.mean
                    for condition, one in found.items() for bank, value in one.items()})  # fmt: skip
     run.table("banks", bank_table(rows, run.seed), "Mean Dice and difference from fifo.")

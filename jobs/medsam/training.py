@@ -61,7 +61,9 @@ class Stage:
 RECIPE = (
     Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4), Stage(256, 300, 4, 6e-4)
 )  # fmt: skip
-STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
+FURTHER = (Stage(192, 1200, 6, 3e-4, 12), Stage(256, 300, 6, 3e-4, 12))
+"""What weights go on with: longer clips, whose last slices often lie past the end of a region."""
+STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1, 12: 0.2}
 """How often neighbours lie up to so many slices apart."""
 
 
@@ -303,7 +305,9 @@ def agreement(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 def rate(step: int, recipe: tuple[Stage, ...]) -> float:
     """Return the learning rate of a step: each stage warms up, and all falls by one cosine.
 
-    Held at its peak, one bad batch can undo what tells prompts apart, and it does not come back.
+    With the rate held at its peak, training lost what tells prompts apart around step 600, and it
+    did not come back. The fall, AdamW's second beta and the clipping of gradients came together:
+    which of them cured it was not tried apart.
     """
     stage, done = stage_of(step, recipe)
     fall = 0.5 * (1 + math.cos(math.pi * step / sum(part.steps for part in recipe)))
