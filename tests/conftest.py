@@ -6,6 +6,7 @@ and not a job: it runs on one job only, the one whose job.toml gives it the fewe
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--shards", type=int, default=8, help="Of a batch of containers in tests/chaos."
     )
     parser.addoption("--runs", type=int, default=2, help="Batches that tests/chaos disturbs.")
+    parser.addoption(
+        "--minutes", type=float, default=math.inf, help="Of tests/accept: what fits in is run."
+    )
 
 
 def quickest_job() -> Path:

@@ -1,8 +1,9 @@
 """Hold the bars of [accept.real] and [accept.mean] on the mirrored real data, in containers.
 
 Each job has SLIPWAY_ACCEPT_MINUTES: as many of the mean's five seeds run as its
-``resources.minutes`` lets fit, and one seed of a job without such bars. Every run must reach
-[accept.real]; the bars of the mean are held where all five ran: the mean of fewer spreads more.
+``resources.minutes`` lets fit, and one seed of a job without such bars; less where ``--minutes``
+limits all of them. Every run must reach [accept.real]; the bars of the mean are held where all
+five ran: the mean of fewer spreads more.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import statistics
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,23 +39,33 @@ def seeds_that_fit(spec: JobSpec, minutes: float) -> list[int]:
     return [seed for seed in wanted if (seed + 1) * spec.resources.minutes <= minutes]
 
 
-def skip_where_it_cannot_run(spec: JobSpec, seeds: list[int]) -> None:
+@pytest.fixture(scope="session")
+def left(pytestconfig: pytest.Config) -> Callable[[], float]:
+    """Tell how many of ``--minutes`` are left."""
+    end = time.monotonic() + 60 * pytestconfig.getoption("--minutes")
+    return lambda: (end - time.monotonic()) / 60
+
+
+def skip_where_it_cannot_run(spec: JobSpec, seeds: list[int], minutes: float) -> None:
     """Skip without the real data, and where not one run fits; tell what would run them all."""
     for dataset in (entry for entry in spec.data.values() if entry.sample):
         if not (Path(os.environ.get("SLIPWAY_MIRROR", "")) / dataset.file).is_file():
             pytest.skip(f"no {dataset.file} in SLIPWAY_MIRROR")
     if not seeds:
-        minutes = spec.resources.minutes
+        needed = spec.resources.minutes
         pytest.skip(
-            f"{spec.name}: a run takes up to {minutes:g} minutes; "
-            f"SLIPWAY_ACCEPT_MINUTES={minutes * len(SEEDS):g} pytest tests/accept -k {spec.name}"
+            f"{spec.name}: a run takes up to {needed:g} minutes, {minutes:.1f} are left; "
+            f"SLIPWAY_ACCEPT_MINUTES={needed * len(SEEDS):g} pytest tests/accept -k {spec.name}"
         )
 
 
 @pytest.mark.parametrize("spec", MEASURED, ids=lambda spec: spec.name)
-def test_real_data_reaches_the_bars(spec: JobSpec, tmp_path: Path, figures: dict[str, str]) -> None:
-    seeds = seeds_that_fit(spec, float(os.environ.get("SLIPWAY_ACCEPT_MINUTES", MINUTES)))
-    skip_where_it_cannot_run(spec, seeds)
+def test_real_data_reaches_the_bars(
+    spec: JobSpec, tmp_path: Path, figures: dict[str, str], left: Callable[[], float]
+) -> None:
+    minutes = min(left(), float(os.environ.get("SLIPWAY_ACCEPT_MINUTES", MINUTES)))
+    seeds = seeds_that_fit(spec, minutes)
+    skip_where_it_cannot_run(spec, seeds, minutes)
     client = engine.connect()
     image = build_job(client, ROOT, spec)
     started = time.monotonic()

@@ -27,6 +27,10 @@ NO_TESTS = 5
 CUDA_TESTS = "test_cuda.py"
 AT_ONCE = 2
 LIMIT = "SLIPWAY_TEST_MINUTES"
+"""Names the minutes that all tests may take; what does not fit any more is named as not run."""
+CONTRACT_NEEDED = 10
+NEEDED = {"demo": 4, "chaos": 12, "accept": 5}
+"""Minutes that container tests of a job and those of a folder take on a slow machine."""
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Tally:
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
     minutes: float | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -54,20 +59,24 @@ class Tally:
         )
         return True
 
-    def add(self, name: str, step: Callable[[], int]) -> None:
-        """Run one step under a heading; pytest's "no tests" counts as could not run."""
+    def add(self, name: str, step: Callable[[], int], seconds: float | None = None) -> None:
+        """Run one step under a heading; pytest's "no tests" counts as could not run.
+
+        ``seconds`` are those of a step that ran before, in the background.
+        """
         click.secho(f"\n== {name}", bold=True, err=True)
         started = time.monotonic()
         code = step()
+        self.seconds[name] = time.monotonic() - started if seconds is None else seconds
         if code == NO_TESTS:
             self.skipped[name] = "there are no such tests"
         else:
-            took = f"{name} ({time.monotonic() - started:.0f} s)"
-            (self.failed if code else self.passed).append(took)
+            (self.failed if code else self.passed).append(name)
 
     def conclude(self) -> int:
         """Print the outcome, and what each step took, and return the exit code."""
-        click.echo(f"\npassed: {', '.join(self.passed) or 'nothing'}")
+        passed = ", ".join(f"{name} ({self.seconds[name]:.0f} s)" for name in self.passed)
+        click.echo(f"\npassed: {passed or 'nothing'}")
         for name, reason in self.skipped.items():
             click.echo(f"not run: {name}: {reason}")
         if self.failed:
@@ -85,9 +94,11 @@ class Machine:
     absent: str
 
     def tests(self, tally: Tally, name: str, *arguments: str) -> None:
-        """Run pytest over one folder of ``tests/`` from the checkout."""
+        """Run pytest over one folder of ``tests/`` from the checkout, where time is left for it."""
         if not (self.root / "tests" / name).is_dir():
             tally.skipped[name] = f"there is no tests/{name}"
+            return
+        if tally.lacks(name, NEEDED.get(name, 0)):
             return
         measured = ["--cov", "--cov-report=", f"tests/{name}", *arguments]
         self.tool(tally, name, "pytest", *measured, environ=self.environ(name))
@@ -151,7 +162,9 @@ def find_machine(root: Path, runner: str | None) -> Machine:
 
 def everything(root: Path, specs: Sequence[JobSpec], runner: str | None) -> int:
     """Run every test this machine can; return 1 when one failed."""
-    machine, tally = find_machine(root, runner), Tally()
+    limit = os.environ.get(LIMIT)
+    tally = Tally(minutes=float(limit) if limit else None)
+    machine = find_machine(root, runner)
     machine.fast(tally)
     for spec in specs:
         job_tests(machine, tally, spec)
@@ -262,22 +275,33 @@ def contracts(
     for spec in specs:
         build.build_job(client, machine.root, spec)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {pool.submit(one_contract, machine, spec): spec.name for spec in specs}
+        running = {pool.submit(one_contract, machine, tally, spec): spec.name for spec in specs}
         click.echo(f"containers of {len(specs)} jobs, {AT_ONCE} at a time", err=True)
         for run in as_completed(running):
-            code, told = run.result()
-            name = f"containers {running[run]}"
-            tally.add(name, partial(shown, told, code))
+            if done := run.result():
+                tally.add(f"containers {running[run]}", partial(shown, done), done.seconds)
 
 
-def shown(told: str, code: int) -> int:
+@dataclass(frozen=True)
+class Ended:
+    """How a step in the background ended, what it printed and what it took."""
+
+    code: int
+    told: str
+    seconds: float
+
+
+def shown(ended: Ended) -> int:
     """Print what a step has told; return its code."""
-    click.echo(told)
-    return code
+    click.echo(ended.told)
+    return ended.code
 
 
-def one_contract(machine: Machine, spec: JobSpec) -> tuple[int, str]:
-    """Run the container tests of one job and return how they ended and what they printed."""
+def one_contract(machine: Machine, tally: Tally, spec: JobSpec) -> Ended | None:
+    """Run the container tests of one job, where time is left for them."""
+    if tally.lacks(f"containers {spec.name}", CONTRACT_NEEDED):
+        return None
+    started = time.monotonic()
     command = [str(machine.python), "-m", "pytest", "--cov", "--cov-report=", "tests/containers",
                "--job", spec.name]  # fmt: skip
     done = subprocess.run(
@@ -289,7 +313,7 @@ def one_contract(machine: Machine, spec: JobSpec) -> tuple[int, str]:
         text=True,
         check=False,
     )
-    return done.returncode, done.stdout
+    return Ended(done.returncode, done.stdout, time.monotonic() - started)
 
 
 def accept(machine: Machine, tally: Tally) -> None:
@@ -299,7 +323,8 @@ def accept(machine: Machine, tally: Tally) -> None:
     elif mirror_folder(machine.root) is None:
         tally.skipped["accept"] = "no real data: SLIPWAY_MIRROR names no folder"
     else:
-        machine.tests(tally, "accept")
+        left = [] if math.isinf(tally.left) else ["--minutes", f"{tally.left:.1f}"]
+        machine.tests(tally, "accept", *left)
     if not _has_gpu():
         tally.skipped["GPU"] = "no NVIDIA device on this machine"
 
