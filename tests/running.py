@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,15 @@ def wait_until(
             return found
         FUSE.wait(pause)
     return pytest.fail(f"not so after {seconds} s: {what or condition}")
+
+
+def gateway(client: Any, network: str = "bridge") -> str:
+    """Return the address at which containers of a network reach this machine.
+
+    An engine that was started for the first time does not name its bridge's: it is the first one.
+    """
+    config = client.networks.get(network).attrs["IPAM"]["Config"][0]
+    return config.get("Gateway") or str(ipaddress.ip_network(config["Subnet"])[1])
 
 
 def run_verb(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from slipway.host.engines import LABEL, Work
+from tests import running
 from tests.batches import finish
 from tests.chaos import disorder
 
@@ -71,9 +72,8 @@ def test_the_disk_fills(work: Work, tmp_path: Path, run: int) -> None:
 
 
 def test_the_store_fails(work: Work, client: Any, tmp_path: Path, run: int) -> None:
-    network = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
     with (
-        disorder.store(random.Random(run), network["Gateway"]) as (steady, unreliable),
+        disorder.store(random.Random(run), running.gateway(client)) as (steady, unreliable),
         disorder.bucket(steady, BUCKET) as s3,
     ):
         source = next(path for path in work.mounts if path.name == "rows.jsonl")

@@ -119,8 +119,7 @@ def stage(
             return found
 
         database = client.containers.get(f"{beside.network}-{work.DATABASE}")
-        network = client.networks.get(beside.network).attrs["IPAM"]["Config"][0]
-        yield Stage(work, database, made, network["Gateway"])
+        yield Stage(work, database, made, running.gateway(client, beside.network))
 
 
 @dataclass

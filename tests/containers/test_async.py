@@ -11,6 +11,7 @@ import pytest
 
 from slipway.ledger import Run
 from tests.receiver import receiving
+from tests.running import gateway
 
 pytestmark = pytest.mark.once
 OVER = ("succeeded", "failed", "cancelled")
@@ -98,8 +99,7 @@ def test_a_receiver_that_fails_twice_is_told_after_a_restart(
 ):
     place = make_folder(trained)
     environ = {"SLIPWAY_WEBHOOK_SECRET": SECRET}
-    gateway = subject.client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    with receiving(gateway) as receiver:
+    with receiving(gateway(subject.client)) as receiver:
         receiver.statuses = [503, 500]
         headers = {"Prefer": "respond-async", "Slipway_Webhook": receiver.url}
         with subject.serving(place, environ=environ) as server:
