@@ -23,7 +23,7 @@ from typing import Any
 # Another network came or went on this machine; the browser asks again by itself.
 MACHINES_OWN = "ERR_NETWORK_CHANGED"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 30.0
+PATIENCE = 90.0
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # root has none to give; the page under test is ours
