@@ -47,6 +47,7 @@ def test_four_raylets_against_one_with_shards_that_wait(
     assert took[1] / took[4] > 1.5
 
 
+@pytest.mark.once
 def test_four_raylets_against_one_with_containers(
     work: Work, tmp_path: Path, figures: dict[str, str]
 ) -> None:
