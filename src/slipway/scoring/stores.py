@@ -80,22 +80,37 @@ def entries(address: str) -> list[Entry]:
 def _local_entries(address: str) -> list[Entry]:
     path = Path(address)
     if path.is_dir():
-        paths = [
-            (str(child.relative_to(path)), child)
-            for child in path.rglob("*")
-            if _shown(child.relative_to(path).parts)
-        ]
-    elif path.exists():
-        paths = [("", path)]
+        try:
+            return [_local_entry(*found) for found in _below(str(path), "")]
+        except OSError as error:
+            raise DataUnavailable(f"{error.filename}: {error.strerror}") from None
+    if path.exists():
+        paths = [("", address)]
     else:
         root = _fixed(address)
         matched = glob.glob(address, recursive=True)  # noqa: PTH207 (the pattern may be absolute)
-        paths = [(name[len(root) :], Path(name)) for name in matched]
-    return [
-        Entry(str(child), name, status.st_size, str(status.st_mtime_ns))
-        for name, child in paths
-        if child.is_file() and (status := child.stat())
-    ]
+        paths = [(name[len(root) :], name) for name in matched]
+    return [_local_entry(name, str(Path(found)), Path(found).stat())
+            for name, found in paths if Path(found).is_file()]  # fmt: skip
+
+
+def _below(folder: str, before: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield name, path and status of the files below a folder; links to folders are passed over.
+
+    A path is made of no part of it: with a million files that is most of the time.
+    """
+    with os.scandir(folder) as children:
+        for child in children:
+            if child.name.startswith((".", "_")):
+                continue
+            if child.is_dir(follow_symlinks=False):
+                yield from _below(child.path, f"{before}{child.name}/")
+            elif child.is_file():
+                yield f"{before}{child.name}", child.path, child.stat()
+
+
+def _local_entry(name: str, path: str, status: os.stat_result) -> Entry:
+    return Entry(path, name, status.st_size, str(status.st_mtime_ns))
 
 
 def _fixed(pattern: str) -> str:
