@@ -25,9 +25,15 @@ LINGERING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 @dataclass
 class Connection:
-    """One keep-alive connection; ``number`` is the request it waits for, or -1."""
+    """One keep-alive connection; ``number`` is the request it waits for, or -1.
+
+    ``wrote`` is when the last request was handed to the kernel, ``answers`` how many came before.
+    """
 
     sock: socket.socket
+    opened: float = field(default_factory=time.perf_counter)
+    wrote: float = 0.0
+    answers: int = 0
     number: int = -1
     unsent: bytes = b""
     received: bytearray = field(default_factory=bytearray)
@@ -41,6 +47,7 @@ class Outcome:
     sent: list[float]
     took: list[float]
     ended: list[str]
+    cuts: list[dict[str, float]] = field(default_factory=list)
 
 
 def request(host: str, path: str, body: bytes) -> bytes:
@@ -161,6 +168,7 @@ class OpenLoop:
             try:
                 done = connection.sock.send(connection.unsent)
                 connection.unsent = connection.unsent[done:]
+                connection.wrote = time.perf_counter()
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.ENOTCONN):
                     refused = error.errno == errno.ECONNREFUSED
@@ -188,6 +196,7 @@ class OpenLoop:
         length, status, stays = found
         del connection.received[:length]
         number, connection.number = connection.number, -1
+        connection.answers += 1
         self._end(number, status)
         if stays:
             self.idle.append(connection)
@@ -206,8 +215,20 @@ class OpenLoop:
             self.idle.remove(connection)
         if connection.number >= 0:
             self._end(connection.number, how)
+            if how == CUT:
+                self._note(connection)
             connection.number = -1
         connection.sock.close()
+
+    def _note(self, connection: Connection) -> None:
+        """Keep when what happened to a request that was cut off, in seconds of the run."""
+        moments = {"opened": connection.opened, "wrote": connection.wrote,
+                   "cut": time.perf_counter()}  # fmt: skip
+        start = self.result.due[0]
+        told = {name: round(moment - start, 4) for name, moment in moments.items()}
+        counts = {"answers": connection.answers, "received": len(connection.received),
+                  "unsent": len(connection.unsent)}  # fmt: skip
+        self.result.cuts.append(told | counts)
 
     def _leave(self) -> None:
         for connection in list(self.open.values()):
@@ -238,6 +259,7 @@ def summary(outcome: Outcome, seconds: float) -> dict[str, object]:
         "p99_ms": percentile(good, 0.99) * 1e3,
         "late_p50_ms": percentile(late, 0.5) * 1e3,
         "late_p99_ms": percentile(late, 0.99) * 1e3,
+        "cuts": outcome.cuts,
     }
 
 

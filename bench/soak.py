@@ -136,6 +136,7 @@ def report(
         "soak": figures,
         "ended": {kind: dict(found) for kind, found in ended.items()},
         "memory": memory,
+        "cuts": storm["cuts"],
         "by_second": storm["by_second"],
         "calm": calm,
         "runs": [],
