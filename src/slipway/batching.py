@@ -189,14 +189,13 @@ class Batcher:
             else:
                 self.busy = False
 
-    def _on_loop(self) -> bool:
-        """Tell whether the model has been quick enough for the event loop."""
-        return self._quick and not self.limits.max_wait
+    def _on_loop(self) -> Callable[[Callable[[], None]], None] | None:
+        """Return what has a turn called on the event loop, if the model is quick enough for it."""
+        return self.soon if self._quick and not self.limits.max_wait else None
 
     def _call(self) -> None:
         """Have the rows that wait scored: on the event loop, or in the scoring thread."""
-        soon = self.soon if self._on_loop() else None
-        if soon:
+        if soon := self._on_loop():
             soon(self._turn)
             return
         if self.thread is None:
@@ -217,7 +216,7 @@ class Batcher:
                 self._filled.wait(self.limits.max_wait)
             while batch := self._draw():
                 self._run(batch)
-                if self.soon and self._on_loop():
+                if self._on_loop():
                     self._hand_over()
                     break
                 self._linger(batch)

@@ -235,13 +235,19 @@ def test_with_a_wait_a_full_batch_does_not_wait_for_its_end(start) -> None:
     assert [3] == [len(call) for call in model.calls]
 
 
-def test_those_who_were_answered_together_are_scored_together_again(start, monkeypatch) -> None:
-    monkeypatch.setattr(batching, "PATIENCE", 1e9)
+def at_work() -> tuple[Model, Batcher]:
+    """Return a model that is at work on the row "a" until it is free, and its batcher."""
     model = Model(held=True)
     batcher = Batcher(model)
-    answered = threading.Barrier(3)
     batcher.submit(["a"], lambda ticket: None)
     model.entered.get(timeout=PATIENCE)
+    return model, batcher
+
+
+def test_those_who_were_answered_together_are_scored_together_again(start, monkeypatch) -> None:
+    monkeypatch.setattr(batching, "PATIENCE", 1e9)
+    model, batcher = at_work()
+    answered = threading.Barrier(3)
     for row in ("b", "c"):
         batcher.submit([row], lambda ticket: start(answered.wait, PATIENCE))
     model.free.set()
@@ -267,12 +273,8 @@ def holding(held, later):
 def test_those_whose_answers_are_held_are_scored_together_again(monkeypatch) -> None:
     monkeypatch.setattr(batching, "HELD_PATIENCE", 0.0)  # the hold alone keeps the model waiting
     monkeypatch.setattr(batching, "HELD_SECONDS", PATIENCE)
-    model = Model(held=True)
-    batcher = Batcher(model)
-    held: SimpleQueue[object] = SimpleQueue()
-    answered: SimpleQueue[object] = SimpleQueue()
-    batcher.submit(["a"], lambda ticket: None)
-    model.entered.get(timeout=PATIENCE)
+    model, batcher = at_work()
+    held, answered = SimpleQueue[object](), SimpleQueue[object]()
     for row in ("b", "c"):
         done = holding(held, lambda row=row: batcher.submit([row + "2"], answered.put))
         batcher.submit([row], done)
@@ -290,12 +292,8 @@ def test_those_whose_answers_are_held_are_scored_together_again(monkeypatch) -> 
 
 def test_the_model_waits_a_moment_for_an_answer_that_is_held_and_no_longer(monkeypatch) -> None:
     monkeypatch.setattr(batching, "HELD_SECONDS", 0.001)
-    model = Model(held=True)
-    batcher = Batcher(model)
-    held: SimpleQueue[object] = SimpleQueue()
-    answered: SimpleQueue[object] = SimpleQueue()
-    batcher.submit(["a"], lambda ticket: None)
-    model.entered.get(timeout=PATIENCE)
+    model, batcher = at_work()
+    held, answered = SimpleQueue[object](), SimpleQueue[object]()
     for row in ("b", "c"):
         batcher.submit([row], holding(held, lambda: None))
     batcher.submit(["d"], lambda ticket: batcher.submit(["d2"], answered.put))
