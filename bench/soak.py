@@ -36,7 +36,7 @@ from bench.serving import (
     write_bodies,
 )
 
-CALM, AFTER = 30.0, 10.0
+CALM, AFTER, SUSTAINED = 30.0, 10.0, 20.0
 CONNECTIONS, OFFERED = 32, 1.5
 """Of the maximum: connections, and requests that fall due, in what wrk found."""
 BAD_EVERY = 100
@@ -77,7 +77,7 @@ def loaded(plan: Plan, process: Any, bodies: Path, say: Any) -> dict[str, Any]:
     entry = plan.contestant
     closed(entry, bodies, CONNECTIONS, 1.0)
     light = closed(entry, bodies, CONNECTIONS, plan.seconds)["rps"]
-    most = open_loop(entry.path, bodies, OFFERED * light, plan.seconds,
+    most = open_loop(entry.path, bodies, OFFERED * light, SUSTAINED,
                      "--most", str(CONNECTIONS))["rps"]  # fmt: skip
     say(f"maximum {most:,.0f} requests/s; {light:,.0f} by wrk, which takes less of the cores")
     calm = open_loop(entry.path, bodies, 0.1 * most, min(CALM, plan.minutes * 60))

@@ -133,12 +133,10 @@ class Lane:
 
 
 class Gate:
-    """The RSGI application of a scorer's Flask app; ``leaving`` is called when draining begins."""
+    """The RSGI application of a scorer's Flask app."""
 
-    def __init__(
-        self, app: Flask, threads: int, leaving: Callable[[], None] = lambda: None
-    ) -> None:
-        self.app, self.leaving = app, leaving
+    def __init__(self, app: Flask, threads: int) -> None:
+        self.app = app
         self.service = app.extensions["slipway"]
         self.timeout = self.service.limits.timeout
         self.largest = int(app.config["MAX_CONTENT_LENGTH"])
@@ -369,12 +367,8 @@ class Gate:
 
     async def _sweep(self) -> None:
         """Look now and then for bodies that do not arrive, and for clients that went away."""
-        told = False
         while True:
             await asyncio.sleep(SWEEP)
-            if self.service.draining() and not told:
-                told = True
-                self.leaving()
             now = time.perf_counter()
             for exchange in list(self.open):
                 age = now - exchange.began

@@ -42,7 +42,8 @@ def opened(
         width, height = picture.size
         if width * height <= max_pixels:
             picture.load()
-            return PIL.ImageOps.exif_transpose(picture)
+            PIL.ImageOps.exif_transpose(picture, in_place=True)  # else it copies every picture
+            return picture
     except MemoryError:
         raise
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):

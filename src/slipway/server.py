@@ -21,6 +21,7 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -48,8 +49,8 @@ OURS = "SLIPWAY_SERVER_SET"
 """Names what the server set in the environment for its workers alone."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Must be set before prometheus_client is imported."""
-DRAIN_SECONDS, DOOR_SECONDS = 5, 4
-"""From SIGTERM on; a worker, which sees it half a second later at most, lets nobody new in."""
+DRAIN_SECONDS, DOOR_SECONDS, LOOK_SECONDS = 5, 4, 0.1
+"""From SIGTERM on: when a worker leaves and when it lets nobody new in; how often it looks."""
 FINISH_SECONDS = 18
 BACKLOG = 1024
 CONNECTIONS = 4096
@@ -305,19 +306,24 @@ def _application(
         access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
     app.extensions["slipway-runs"].start()
-    gate = Gate(app, settings.threads, partial(_shut_the_door, port))
+    gate = Gate(app, settings.threads)
+    threading.Thread(target=_shut_the_door, args=(board, port), daemon=True, name="door").start()
     _freeze()
     board.settle(worker)
     return gate
 
 
-def _shut_the_door(port: int) -> None:
-    """Let no new client in shortly before the worker leaves."""
+def _shut_the_door(board: Board, port: int) -> None:
+    """Let no new client in shortly before the worker leaves.
+
+    A thread looks: an event loop that is full looks seconds late, and then clients are cut off.
+    """
     from slipway.waiting import let_none_in
 
-    timer = threading.Timer(DOOR_SECONDS, let_none_in, [port])
-    timer.daemon = True
-    timer.start()
+    while not board.draining():
+        time.sleep(LOOK_SECONDS)
+    time.sleep(DOOR_SECONDS)
+    let_none_in(port)
 
 
 def _check_log(score_log: str | None) -> None:

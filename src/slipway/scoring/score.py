@@ -17,7 +17,7 @@ import click
 from slipway import store
 from slipway.errors import DataUnavailable, InputInvalid, Retryable
 from slipway.logs import say
-from slipway.machine import usable_cores
+from slipway.machine import on_gpu, usable_cores
 from slipway.scoring import folders, readers, rows
 from slipway.scoring.parts import Draft, Output, fingerprint, require_other
 from slipway.scoring.pool import Pool, Result, Work
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from slipway.job import Job
 
 SAY_SECONDS = 5.0
+FILES = 32
+"""Rows of files in one call on a CPU: what the layers of more of them hold falls out of its cache.
+A ResNet takes 0.60 ms for a picture of 32 x 32 among 32, 0.69 among 256."""
 ALONE = 2**18
 """Bytes of an input for which it does not pay to start further processes."""
 
@@ -119,8 +122,8 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
         return
     output = Output.of(target, _first_name(found), shard, wishes.format)
     require_other(output.answers, found.files)
-    batch_size = wishes.batch_size or job.row.max_rows
-    options = {"shards": shard.count, "format": output.suffix, "batch_size": batch_size}
+    options = {"shards": shard.count, "format": output.suffix}
+    options["batch_size"] = batch_rows(job, wishes)
     options["form"] = wishes.form
     mark = fingerprint(found.files, store.identity(model_folder), options)
     if source != "-" and output.finished(mark):
@@ -219,7 +222,7 @@ def _results(
 ) -> Iterator[Result]:
     """Yield the results of all chunks in order, from other processes where that pays."""
     workers = wishes.workers or usable_cores()
-    size = wishes.batch_size or job.row.max_rows
+    size = batch_rows(job, wishes)
     small = found.kind == "rows" and found.bytes <= ALONE
     if workers == 1 or (small and wishes.workers is None):
         work = worker(job, folder, suffix, size, wishes.form)()
@@ -228,6 +231,14 @@ def _results(
     pool = Pool(worker(job, folder, suffix, size, wishes.form), workers)
     stack.callback(pool.close)
     yield from pool.results(all_chunks(job, found), eager=found.kind != "stream")
+
+
+def batch_rows(job: Job, wishes: Wishes) -> int:
+    """Return how many rows one call of the model has."""
+    most = job.row.max_rows
+    if media_fields(job.row) and not on_gpu(job.spec):
+        most = min(most, FILES)
+    return wishes.batch_size or most
 
 
 def require_model(folder: Path) -> None:
