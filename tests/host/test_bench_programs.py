@@ -243,7 +243,11 @@ def test_the_open_loop_counts_each_request_once(monkeypatch: pytest.MonkeyPatch)
         )
         found = loop.run(0.004)
     assert found.ended == ["200", "422", "200", "cut"]
-    assert 2 / 60 == openloop.summary(found, 60)["rps"]
+    summary = openloop.summary(found, 60)
+    assert 2 / 60 == summary["rps"]
+    [cut] = summary["cuts"]
+    assert (3, 0, 0) == (cut["answers"], cut["received"], cut["unsent"])
+    assert cut["opened"] <= cut["wrote"] <= cut["cut"]
 
 
 def test_nobody_listening_is_refused() -> None:
@@ -279,7 +283,7 @@ def test_a_soak_tells_lost_answers_from_refused_connections() -> None:
     }
     leaving = {"second": 60, "ended": {"200": 5, "cut": 2, "refused": 9}, "bad_ended": {},
                "p99_ms": 4.0}  # fmt: skip
-    storm = {"by_second": [during, leaving], "late_p99_ms": 0.1, "foreign": 0.0}
+    storm = {"by_second": [during, leaving], "late_p99_ms": 0.1, "foreign": 0.0, "cuts": []}
     plan = soak.Plan(contestants.RIVALS[0], minutes=1, seconds=1, workers=2)
     found = soak.report(plan, 1000.0, {"p99_ms": 2.0}, storm, [], {}, 0)["soak"]
     assert (found["lost"], found["faults"], found["unanswered"]) == (2, 1, 1)
@@ -288,7 +292,7 @@ def test_a_soak_tells_lost_answers_from_refused_connections() -> None:
 
 def test_a_soak_without_a_good_answer_has_no_fine_latency() -> None:
     second = {"second": 0, "ended": {"unsent": 9}, "bad_ended": {}, "p99_ms": 0.0}
-    storm = {"by_second": [second], "late_p99_ms": 0.1, "foreign": 0.0}
+    storm = {"by_second": [second], "late_p99_ms": 0.1, "foreign": 0.0, "cuts": []}
     plan = soak.Plan(contestants.RIVALS[0], minutes=1, seconds=1, workers=2)
     found = soak.report(plan, 1000.0, {"p99_ms": 2.0}, storm, [], {}, 0)
     judged = {line[0]: line[-1] for line in tables.judged(tables.SOAK, {"soak": found["soak"]})}
