@@ -43,7 +43,7 @@ def small(run: Run, start: str, steps: int | None) -> Segmenter:
         run.note(f"The weights are those of the job's folder: {shipped.name}. {CHECKED} steps were "
                  "taken from nothing, as a check, and thrown away.")  # fmt: skip
         return shipped
-    recipe = scaled(training.RECIPE if shipped is None else training.FURTHER, steps)
+    recipe = scaled(training.RECIPE if shipped is None else training.RECIPE[-1:], steps)
     begun = None if shipped is None else as_state(shipped)
     total = sum(stage.steps for stage in recipe)
     state = run.resume() or begun

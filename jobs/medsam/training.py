@@ -61,9 +61,7 @@ class Stage:
 RECIPE = (
     Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4), Stage(256, 300, 4, 6e-4)
 )  # fmt: skip
-FURTHER = (Stage(192, 1200, 6, 3e-4, 12), Stage(256, 300, 6, 3e-4, 12))
-"""What weights go on with: longer clips, whose last slices often lie past the end of a region."""
-STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1, 12: 0.2}
+STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
 """How often neighbours lie up to so many slices apart."""
 
 
