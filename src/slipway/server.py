@@ -21,7 +21,6 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -49,8 +48,8 @@ OURS = "SLIPWAY_SERVER_SET"
 """Names what the server set in the environment for its workers alone."""
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Must be set before prometheus_client is imported."""
-DRAIN_SECONDS, DOOR_SECONDS, LOOK_SECONDS = 5, 4, 0.1
-"""From SIGTERM on: when a worker leaves and when it lets nobody new in; how often it looks."""
+DRAIN_SECONDS, DOOR_SECONDS = 5, 4
+"""From SIGTERM on: when the workers leave, and when nobody new is let in."""
 FINISH_SECONDS = 18
 BACKLOG = 1024
 CONNECTIONS = 4096
@@ -184,12 +183,13 @@ def _freeze() -> None:
 @contextmanager
 def _waiting(host: str, port: int, workers: int, board: Board) -> Iterator[int]:
     """Answer on the port from a process of its own until the workers have settled."""
-    from slipway.waiting import wait
+    from slipway import waiting
 
-    listener = _listen(host, port)
+    listener = waiting.bound(host, port)
+    listener.listen(BACKLOG)
     bound = int(listener.getsockname()[1])
     process = multiprocessing.get_context("fork").Process(
-        target=wait,
+        target=waiting.wait,
         args=(listener, workers, board.settled, board.hand_over),
         daemon=True,
         name="waiting",
@@ -204,16 +204,6 @@ def _waiting(host: str, port: int, workers: int, board: Board) -> Iterator[int]:
     finally:
         process.terminate()
         process.join()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind the port so that granian's workers, which each have a socket, may bind it too."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.listen(BACKLOG)
-    return listener
 
 
 @contextmanager
@@ -244,6 +234,8 @@ def _run_granian(
     from granian.http import HTTP1Settings
     from granian.server.mp import MPServer
 
+    from slipway.waiting import let_none_in
+
     class Server(MPServer):
         """Granian that lets clients go before it stops, and tells each worker its number."""
 
@@ -252,9 +244,17 @@ def _run_granian(
                 return
             board.drain()
             log.info("SIGTERM: draining for %d s", DRAIN_SECONDS)
-            leave = threading.Timer(DRAIN_SECONDS, super().signal_handler_interrupt)
-            leave.daemon = True
-            leave.start()
+            for seconds, action in (
+                (DOOR_SECONDS, self.shut_the_door),
+                (DRAIN_SECONDS, super().signal_handler_interrupt),
+            ):
+                timer = threading.Timer(seconds, action)
+                timer.daemon = True
+                timer.start()
+
+        def shut_the_door(self) -> None:
+            """Let no new client in; what keeps them out stays until the process ends."""
+            self.traps = let_none_in(settings.host, port)
 
         def _spawn_worker(  # type: ignore[override]
             self, idx: int, target: Any, callback_loader: Callable[..., Any]
@@ -283,7 +283,7 @@ def _run_granian(
         respawn_failed_workers=True,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_application, job, out, settings, board, loaded, port))
+    ).serve(target_loader=partial(_application, job, out, settings, board, loaded))
 
 
 def _application(
@@ -292,7 +292,6 @@ def _application(
     settings: Settings,
     board: Board,
     loaded: Loaded | None,
-    port: int,
     _: str,
     worker: int,
 ) -> Any:
@@ -307,23 +306,9 @@ def _application(
     )  # fmt: skip
     app.extensions["slipway-runs"].start()
     gate = Gate(app, settings.threads)
-    threading.Thread(target=_shut_the_door, args=(board, port), daemon=True, name="door").start()
     _freeze()
     board.settle(worker)
     return gate
-
-
-def _shut_the_door(board: Board, port: int) -> None:
-    """Let no new client in shortly before the worker leaves.
-
-    A thread looks: an event loop that is full looks seconds late, and then clients are cut off.
-    """
-    from slipway.waiting import let_none_in
-
-    while not board.draining():
-        time.sleep(LOOK_SECONDS)
-    time.sleep(DOOR_SECONDS)
-    let_none_in(port)
 
 
 def _check_log(score_log: str | None) -> None:

@@ -18,6 +18,7 @@ import ctypes
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import struct
@@ -38,11 +39,16 @@ HANDSHAKES = 0.01
 OPENING = 2.0
 """Seconds that workers have from their model to their socket."""
 ATTACH_PROGRAM = getattr(socket, "SO_ATTACH_REUSEPORT_CBPF", 51)
-INTERNET = (socket.AF_INET, socket.AF_INET6)
-ATTACH_FILTER = getattr(socket, "SO_ATTACH_FILTER", 26)
-Instruction = tuple[int, int, int, int]
-"""Code, jump if true, jump if false, operand: struct sock_filter."""
 NETWORK = 0xFFF00000  # SKF_NET_OFF: an offset from here on counts from the network header
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Bind a port so that the workers, which each have a socket, may bind it too."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    found.bind((host, port))
+    return found
 
 
 def wait(
@@ -55,13 +61,18 @@ def wait(
     asyncio.run(_serve(listener, workers, settled, left))
 
 
-def deal(listener: socket.socket, workers: int, first: int) -> None:
+def deal(
+    listener: socket.socket, workers: int, first: int, own: tuple[int, int] | None = None
+) -> bool:
     """Give new clients of the port to sockets ``first`` to ``first + workers - 1``, in turn.
 
     The sockets of a port are counted from 0 as they began to listen; when one goes, the last takes
     its number. A client whose number has no socket, or a system without this, is dealt by a hash.
+    ``own`` is the port of one client and the number of the socket that it is given to.
+    Return whether the kernel does so.
     """
-    program = [
+    port, number = own or (0, 0)  # no client has port 0
+    program = [  # code, jump if true, jump if false, operand: struct sock_filter
         (0x30, 0, 0, NETWORK),  # load the first byte of the IP header
         (0x74, 0, 0, 4),  # shift right by 4: the version
         (0x15, 3, 0, 6),  # of version 6 go to [A]
@@ -69,46 +80,50 @@ def deal(listener: socket.socket, workers: int, first: int) -> None:
         (0x48, 0, 0, NETWORK),  # load the two bytes behind it: the client's port
         (0x05, 0, 0, 1),  # go to [B]
         (0x28, 0, 0, NETWORK + 40),  # [A] load the two bytes behind version 6's header
-        (0x74, 0, 0, 1),  # [B] shift right by 1: a client's ports are all even or all odd
+        (0x15, 0, 1, port),  # [B] if it is the one client's
+        (0x06, 0, 0, number),  # return its number
+        (0x74, 0, 0, 1),  # shift right by 1: a client's ports are all even or all odd
         (0x94, 0, 0, workers),  # modulo
         (0x04, 0, 0, first),  # add
         (0x16, 0, 0, 0),  # return
     ]
-    attach(listener, ATTACH_PROGRAM, program, "workers get clients by a hash, not in turn")
-
-
-def attach(listener: socket.socket, option: int, program: list[Instruction], without: str) -> None:
-    """Give a socket a program that the kernel runs on packets, or log what is so ``without`` it."""
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in program))
     held = struct.pack("HP", len(program), ctypes.addressof(code))
     try:
-        listener.setsockopt(socket.SOL_SOCKET, option, held)
+        listener.setsockopt(socket.SOL_SOCKET, ATTACH_PROGRAM, held)
     except OSError as error:
-        log.info("%s: the kernel says %s", without, error.strerror)
+        log.info("new clients get a worker by a hash: the kernel says %s", error.strerror)
+        return False
+    return True
 
 
-def let_none_in(port: int) -> None:
-    """Let no new client connect to this process on a port; those who have are served.
+def let_none_in(host: str, port: int) -> list[socket.socket]:
+    """Let no new client connect to the workers on a port; those who have are served.
 
     When a listening socket is closed, the kernel cuts off who is connected and not yet accepted.
-    So the last of them are accepted before that, while nobody new comes: a first packet (SYN
-    without ACK) is dropped. It is sent anew a second later, to a socket that is there or to none.
+    So the last of them are accepted before that, while nobody new comes: all are given to a socket
+    whose queue is full, with a client of our own, and what has no place there is dropped. It is
+    sent anew a second later, when another server has the port, or none.
+
+    Return what must stay open until the workers have gone. The sockets behind the full one take
+    the workers' numbers as these go, so that it keeps its own.
     """
-    program = [
-        (0x30, 0, 0, 13),  # load the flags of the TCP header
-        (0x54, 0, 0, 0x12),  # of these SYN and ACK
-        (0x15, 0, 1, 0x02),  # if SYN alone
-        (0x06, 0, 0, 0),  # drop
-        (0x06, 0, 0, 0xFFFFFFFF),  # else keep all of it
-    ]
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            if not str(entry.readlink()).startswith("socket:"):
-                continue
-            with socket.socket(fileno=os.dup(int(entry.name))) as found:
-                listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if listens and found.family in INTERNET and found.getsockname()[1] == port:
-                    attach(found, ATTACH_FILTER, program, "the last clients may be cut off")
+    full = listeners(port)  # its number: the workers' are below
+    client, *traps = opened = [bound(host, 0), *(bound(host, port) for _ in range(full + 1))]
+    # asked first: without a program the traps would be dealt clients by a hash
+    if not (full and deal(client, 1, 0)):
+        return opened
+    for trap in traps:
+        trap.listen(1)
+    deal(traps[0], full, 0, (client.getsockname()[1], full))
+    client.setblocking(False)
+    client.connect_ex((host, port))
+    if select.select(traps[:1], [], [], PATIENCE)[0]:
+        traps[0].listen(0)
+        deal(traps[0], 1, full)
+    else:
+        log.info("the last clients may be cut off: no socket's queue could be filled")
+    return opened
 
 
 def listeners(port: int) -> int:

@@ -1,9 +1,7 @@
 """Where the scorer listens."""
 
 import socket
-import threading
 from contextlib import nullcontext
-from queue import Empty, SimpleQueue
 
 import click
 import pytest
@@ -139,19 +137,6 @@ def test_a_board_is_settled_when_every_worker_is() -> None:
     assert not board.draining()
     board.drain()
     assert board.draining()
-
-
-def test_a_worker_looks_for_itself_when_to_let_nobody_new_in(monkeypatch) -> None:
-    shut: SimpleQueue[int] = SimpleQueue()
-    monkeypatch.setattr(server, "DOOR_SECONDS", 0)
-    monkeypatch.setattr("slipway.waiting.let_none_in", shut.put)
-    board = server.Board(1)
-    threading.Thread(target=server._shut_the_door, args=(board, 4711), daemon=True).start()
-    with pytest.raises(Empty):
-        shut.get(timeout=3 * server.LOOK_SECONDS)
-    board.drain()
-
-    assert 4711 == shut.get(timeout=20)
 
 
 def test_what_platforms_and_options_say_reaches_the_server(trained, monkeypatch) -> None:

@@ -149,17 +149,39 @@ def test_nobody_is_cut_off_while_the_port_goes_over(monkeypatch) -> None:
         one.close()
 
 
-def test_nobody_new_is_let_in_and_those_who_have_connected_stay() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as other:
-        address = listener.getsockname()
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        with socket.create_connection(address) as before:
-            waiting.let_none_in(address[1])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nobody_new_is_let_in_and_those_who_have_connected_stay(host, workers) -> None:
+    made, address = opened((host, 0), workers)
+    (other,), elsewhere = opened((host, 0), 1)
+    waiting.deal(made[0], workers, 0)
+    before = [socket.create_connection(address) for _ in range(8)]
+    door = waiting.let_none_in(*address)
+    assert sorted(client.getsockname()[1] for client in before) == sorted(
+        port for one in made for port in taken(one)
+    )
+    socket.create_connection(elsewhere, timeout=PATIENCE).close()
+
+    for one in (None, *made):  # whichever worker leaves first
+        if one:
+            one.close()
+        for _ in range(4):
             with pytest.raises(TimeoutError):
-                socket.create_connection(address, timeout=0.2)
-            socket.create_connection(other.getsockname(), timeout=PATIENCE).close()
-            accepted = listener.accept()[0]
-            before.sendall(b"still here")
-            assert b"still here" == accepted.recv(64)
-            accepted.close()
+                socket.create_connection(address, timeout=0.1)
+    for one in door:
+        one.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=PATIENCE)
+    for one in (*before, other):
+        one.close()
+
+
+def test_where_the_kernel_deals_nobody_out_clients_still_get_a_worker(monkeypatch) -> None:
+    monkeypatch.setattr(waiting, "deal", lambda *_: False)
+    (worker,), address = opened(("127.0.0.1", 0), 1)
+    door = waiting.let_none_in(*address)
+    clients = [socket.create_connection(address) for _ in range(8)]
+
+    assert 8 == len(taken(worker))
+    for one in (*clients, *door, worker):
+        one.close()
