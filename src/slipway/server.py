@@ -245,16 +245,12 @@ def _run_granian(
             board.drain()
             log.info("SIGTERM: draining for %d s", DRAIN_SECONDS)
             for seconds, action in (
-                (DOOR_SECONDS, self.shut_the_door),
+                (DOOR_SECONDS, partial(let_none_in, settings.host, port)),
                 (DRAIN_SECONDS, super().signal_handler_interrupt),
             ):
                 timer = threading.Timer(seconds, action)
                 timer.daemon = True
                 timer.start()
-
-        def shut_the_door(self) -> None:
-            """Let no new client in; what keeps them out stays until the process ends."""
-            self.traps = let_none_in(settings.host, port)
 
         def _spawn_worker(  # type: ignore[override]
             self, idx: int, target: Any, callback_loader: Callable[..., Any]

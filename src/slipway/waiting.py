@@ -22,6 +22,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,8 @@ log = logging.getLogger("slipway.waiting")
 
 PATIENCE = 5
 """Seconds in which a client must have sent its request, or read its answer."""
-POLL = 0.005
+POLL, LOOK = 0.005, 0.05
+"""Seconds between two looks: at workers that start, and at workers that leave."""
 HEAD = 16 * 1024
 LISTENING = "0A"
 """How /proc/net/tcp says it."""
@@ -97,33 +99,36 @@ def deal(
     return True
 
 
-def let_none_in(host: str, port: int) -> list[socket.socket]:
-    """Let no new client connect to the workers on a port; those who have are served.
+def let_none_in(host: str, port: int) -> None:
+    """Let no new client connect to the workers on a port until these do not listen any more.
 
     When a listening socket is closed, the kernel cuts off who is connected and not yet accepted.
     So the last of them are accepted before that, while nobody new comes: all are given to a socket
     whose queue is full, with a client of our own, and what has no place there is dropped. It is
     sent anew a second later, when another server has the port, or none.
-
-    Return what must stay open until the workers have gone. The sockets behind the full one take
-    the workers' numbers as these go, so that it keeps its own.
     """
     full = listeners(port)  # its number: the workers' are below
+    # when a worker goes, the last socket takes its number, and the full one keeps its own
     client, *traps = opened = [bound(host, 0), *(bound(host, port) for _ in range(full + 1))]
-    # asked first: without a program the traps would be dealt clients by a hash
-    if not (full and deal(client, 1, 0)):
-        return opened
-    for trap in traps:
-        trap.listen(1)
-    deal(traps[0], full, 0, (client.getsockname()[1], full))
-    client.setblocking(False)
-    client.connect_ex((host, port))
-    if select.select(traps[:1], [], [], PATIENCE)[0]:
+    try:
+        # asked first: without a program the traps would be dealt clients by a hash
+        if not (full and deal(client, 1, 0)):
+            return
+        for trap in traps:
+            trap.listen(1)
+        deal(traps[0], full, 0, (client.getsockname()[1], full))
+        client.setblocking(False)
+        client.connect_ex((host, port))
+        if not select.select(traps[:1], [], [], PATIENCE)[0]:
+            log.info("the last clients may be cut off: no socket's queue could be filled")
+            return
         traps[0].listen(0)
         deal(traps[0], 1, full)
-    else:
-        log.info("the last clients may be cut off: no socket's queue could be filled")
-    return opened
+        while listeners(port) > len(traps):
+            time.sleep(LOOK)
+    finally:
+        for one in opened:
+            one.close()
 
 
 def listeners(port: int) -> int:
