@@ -359,7 +359,7 @@ def score_exported(session: InferenceSession, rows: list[Picture]) -> list[Verdi
     outputs = [output.name for output in session.get_outputs()]
     wanted = ["chances", "energy"]
     heat = "heat" in outputs and any(row.explain for row in rows)
-    pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+    pixels = np.divide(images.transpose(0, 3, 1, 2), 255, dtype=np.float32, order="C")
     found = session.run(wanted + ["heat"] * heat, {"pixels": pixels})
     maps = [
         explain.drawn(image, found[2][place]) if heat and row.explain else None

@@ -20,6 +20,9 @@ KEPT = 2**18
 """Pixels of which a picture is kept: rows of photographs are in memory by the hundred."""
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
 
+TURNED = (b"Exif", b"tiff:Orientation")
+"""What a file may hold that says which way up it is: EXIF, or XMP."""
+
 
 def array(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the first frame of a file as (height, width, 3) uint8, turned as EXIF says.
@@ -30,9 +33,29 @@ def array(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     import numpy as np
     import PIL.Image
 
-    found = colours(images.opened(content, max_pixels, TYPES))
+    found = jpeg(content, max_pixels)
+    if found is None:
+        found = colours(images.opened(content, max_pixels, TYPES))
     times = math.ceil(math.sqrt(found[..., 0].size / KEPT))
     return np.asarray(PIL.Image.fromarray(found).reduce(times)) if times > 1 else found
+
+
+def jpeg(content: bytes, max_pixels: int) -> np.ndarray | None:
+    """Return the pixels of a plain, whole and upright JPEG file, or None for Pillow to look at.
+
+    They are Pillow's own, of 32 x 32 in 11 us instead of 55: both call libjpeg-turbo.
+    """
+    import simplejpeg
+
+    if not content.startswith(b"\xff\xd8") or any(mark in content for mark in TURNED):
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(content)
+        if space != "YCbCr" or height * width > max_pixels:
+            return None
+        return simplejpeg.decode_jpeg(content)
+    except ValueError:
+        return None
 
 
 def colours(picture: Image) -> np.ndarray:

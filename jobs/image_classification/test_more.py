@@ -29,7 +29,7 @@ from jobs.image_classification import (
     variants,
 )
 from jobs.image_classification.job import job
-from slipway import store
+from slipway import images, store
 from slipway.errors import DataUnavailable, DeviceAbsent, Stopped
 from slipway.export import export_model
 from slipway.run import Options, Run
@@ -158,6 +158,55 @@ def test_a_photo_is_turned_and_an_animation_shows_its_first_frame():
         animated = written(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
         assert pictures.array(animated)[2, 2].tolist() == [255, 0, 0] or kind == "WEBP"
         assert pictures.array(animated)[2, 2, 2] < 30
+
+
+def by_pillow(content):
+    return pictures.colours(images.opened(content, pictures.MAX_PIXELS, pictures.TYPES))
+
+
+def noise(width, height):
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3))
+    return Image.fromarray(coarse.astype(np.uint8)).resize((width, height))
+
+
+PLAIN_JPEGS = [
+    written(noise(*size), "JPEG", quality=quality, subsampling=rate, progressive=progressive)
+    for size in [(1, 1), (7, 9), (33, 17), (120, 90)]
+    for quality in (10, 75, 100)
+    for rate in (0, 1, 2)
+    for progressive in (False, True)
+]
+
+
+@pytest.mark.parametrize("content", PLAIN_JPEGS)
+def test_plain_jpegs_are_read_quickly_and_as_pillow_does(content):
+    assert np.array_equal(pictures.jpeg(content, pictures.MAX_PIXELS), by_pillow(content))
+
+
+def test_pillow_reads_what_is_not_plain_upright_and_whole():
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    plain = PLAIN_JPEGS[-1]
+    for content in (
+        plain[: len(plain) // 2], written(ramp(), "JPEG", exif=turn),
+        written(ramp(), "JPEG", xmp=xmp), written(ramp("L"), "JPEG"), written(ramp("CMYK"), "JPEG"),
+        written(ramp(), "PNG"),
+    ):  # fmt: skip
+        assert pictures.jpeg(content, pictures.MAX_PIXELS) is None
+    assert pictures.jpeg(plain, max_pixels=120 * 90 - 1) is None
+    assert (16, 8, 3) == pictures.array(written(ramp(), "JPEG", xmp=xmp)).shape
+
+
+@settings(max_examples=500, deadline=None, database=None)
+@given(st.sampled_from(PLAIN_JPEGS), st.data())
+def test_a_damaged_jpeg_is_never_read_otherwise_than_by_pillow(content, draw):
+    places = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255))
+    damaged = bytearray(content + draw.draw(st.binary(max_size=8)))
+    for place, value in draw.draw(st.lists(places, max_size=3)):
+        damaged[place] = value
+    found = pictures.jpeg(bytes(damaged), pictures.MAX_PIXELS)
+    assert found is None or np.array_equal(found, by_pillow(bytes(damaged)))
 
 
 def test_a_bomb_is_refused_at_the_price_of_its_header():

@@ -445,6 +445,18 @@ def test_an_output_that_is_the_input_is_refused(scored, tmp_path, way) -> None:
         scored(source, target)
 
 
+@pytest.mark.parametrize("large", ["a", "b", "c"])
+def test_files_beside_one_that_is_too_large_are_read(large, tmp_path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_bytes(b"x" * (20 if name == large else 5))
+    found = list(readers.raw(entries(str(tmp_path)), longest=10))
+
+    assert {"a.txt", "b.txt", "c.txt"} == {chunk.file for chunk in found if chunk.wrong} | {
+        name for chunk in found if not chunk.wrong for name, _ in readers.untied(chunk.content)
+    }
+    assert [f"{large}.txt"] == [chunk.file for chunk in found if chunk.wrong]
+
+
 def test_a_file_that_grew_since_it_was_listed_is_read_whole(tmp_path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"short")

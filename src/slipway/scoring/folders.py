@@ -7,10 +7,10 @@ A file fills the field that its name, before the first dot, is or ends in after 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from slipway.scoring.readers import LONGEST, Chunk, packed
+from slipway.scoring.readers import LONGEST, Chunk, tied
 from slipway.scoring.stores import Entry, open_input
 from slipway.types import media_fields
 
@@ -38,8 +38,6 @@ def chunks(
     folders: Sequence[Entry], files: Sequence[Entry], job: Job, longest: int = LONGEST
 ) -> Iterator[Chunk]:
     """Yield the content of each folder; one with more than ``longest`` bytes is a bad row."""
-    import pyarrow
-
     for number, folder in enumerate(folders, start=1):
         mine = [entry for entry in files if entry.name.rpartition("/")[0] == folder.name]
         named = [(entry, field) for entry in mine if (field := field_of(entry.name, job.row))]
@@ -47,16 +45,11 @@ def chunks(
             wrong = f"over {longest} bytes; wanted no more"
             yield Chunk("folder", folder.name, 1, b"", wrong=wrong, done=number)
             continue
-        contents = []
-        for entry, _ in named:
+        held = []
+        for entry, field in named:
             with open_input(entry.address) as file:
-                contents.append(file.read())
-        held = {
-            "field": pyarrow.array([field for _, field in named], pyarrow.string()),
-            "content": pyarrow.array(contents, pyarrow.binary()),
-        }
-        content = packed(pyarrow.record_batch(held))
-        yield Chunk("folder", folder.name, 1, content, done=number)
+                held.append((field, file.read()))
+        yield Chunk("folder", folder.name, 1, tied(held), done=number)
 
 
 def field_of(name: str, kind: Any) -> str:
@@ -66,14 +59,13 @@ def field_of(name: str, kind: Any) -> str:
     return next((field for field in kind.model_fields if field in (wanted, stem)), "")
 
 
-def row_of(parts: Sequence[dict[str, Any]], kind: Any) -> dict[str, Any]:
-    """Return the values of a row: bytes where a field holds a file, else text.
+def row_of(parts: Iterable[tuple[str, bytes]], kind: Any) -> dict[str, Any]:
+    """Return the values of a row, of fields and contents: bytes where it holds a file, else text.
 
     Raises ValueError where two files fill one field, or a text is no UTF-8.
     """
     media, found = media_fields(kind), dict[str, Any]()
-    for part in parts:
-        name, content = part["field"], part["content"]
+    for name, content in parts:
         if name in found:
             raise ValueError(f"two files for {name}")
         try:

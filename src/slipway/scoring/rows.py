@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from slipway.scoring import folders
-from slipway.scoring.readers import LONGEST, Chunk, csv_lines
+from slipway.scoring.readers import LONGEST, Chunk, csv_lines, untied
 from slipway.types import Problem, known_fields, media_fields, problems
 
 if TYPE_CHECKING:
@@ -43,17 +44,6 @@ def longest_line(job: Job) -> int:
     return max(LONGEST, int(job.row.max_bytes))
 
 
-def file_row(job: Job, content: bytes) -> Row:
-    """Return the row that a raw file is; ValueError where it is text and the bytes are none."""
-    name = raw_field(job)
-    if name in media_fields(job.row):
-        return {name: content}
-    try:
-        return {name: content.decode("utf-8-sig")}
-    except UnicodeDecodeError as error:
-        raise ValueError(f"bytes that are no UTF-8 ({error.reason} at {error.start})") from None
-
-
 def raw_field(job: Job) -> str:
     """Return the field that a raw file fills: the only required one, if it is text or media.
 
@@ -72,6 +62,8 @@ class Checker:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.kind = job.row
+        self.field = raw_field(job)
+        self.is_text = self.field not in media_fields(job.row)
         # A table may carry further columns, like a label; a request may not.
         lenient: Any = type("Row", (self.kind,), {"model_config": ConfigDict(extra="ignore")})
         self.one: TypeAdapter[Any] = TypeAdapter(lenient)
@@ -166,18 +158,33 @@ class Checker:
         self._validate(chunk, found, numbers, rows, utf8=True)
 
     def _raw(self, chunk: Chunk, found: Checked) -> None:
-        for entry in _unpacked(chunk.content).to_pylist():
-            own = Chunk("raw", entry["name"], 1, b"")
+        files = list(untied(chunk.content))
+        with suppress(ValueError):  # all at once; else each alone, to tell which is wrong
+            found.rows = self.many.validate_python([self._file_row(told) for _, told in files])
+            found.numbers = [1] * len(files)
+            found.files = [name for name, _ in files]
+            return
+        for name, content in files:
+            own = Chunk("raw", name, 1, b"")
             before = len(found.rows)
             try:
-                self._validate(own, found, [1], [file_row(self.job, entry["content"])], utf8=True)
+                self._validate(own, found, [1], [self._file_row(content)], utf8=True)
             except ValueError as error:
                 self._bad(found, own, 1, str(error))
-            found.files += [entry["name"]] * (len(found.rows) - before)
+            found.files += [name] * (len(found.rows) - before)
+
+    def _file_row(self, content: bytes) -> Row:
+        """Return the row that a file is; ValueError where it is text and the bytes are none."""
+        if not self.is_text:
+            return {self.field: content}
+        try:
+            return {self.field: content.decode("utf-8-sig")}
+        except UnicodeDecodeError as error:
+            raise ValueError(f"bytes that are no UTF-8 ({error.reason} at {error.start})") from None
 
     def _folder(self, chunk: Chunk, found: Checked) -> None:
         try:
-            row = folders.row_of(_unpacked(chunk.content).to_pylist(), self.kind)
+            row = folders.row_of(untied(chunk.content), self.kind)
         except ValueError as error:
             self._bad(found, chunk, 1, str(error))
             return

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,17 +126,19 @@ def score_file(job: Job, model_folder: Path, source: str, target: str, wishes: W
     options = {"shards": shard.count, "format": output.suffix}
     options["batch_size"] = batch_rows(job, wishes)
     options["form"] = wishes.form
-    mark = fingerprint(found.files, store.identity(model_folder), options)
-    if source != "-" and output.finished(mark):
-        say(f"score: {output.answers} is finished; skipped")
-        return
-    draft = Draft(output)
     with ExitStack() as stack:
+        # begun first: the model is loaded while the input is looked through
+        scored = _scoring(job, model_folder, found, output.suffix, wishes, stack)
+        mark = fingerprint(found.files, store.identity(model_folder), options)
+        if source != "-" and output.finished(mark):
+            say(f"score: {output.answers} is finished; skipped")
+            return
+        draft = Draft(output)
         stack.callback(draft.discard)
         sink = Sink(job, output.suffix, found.several, draft.write)
         stack.callback(sink.abandon)
         tally = Tally(found.bytes)
-        for result in _results(job, model_folder, found, output.suffix, wishes, stack):
+        for result in scored(all_chunks(job, found)):
             sink.add(result.answers)
             draft.write_errors(result.errors)
             tally.add(result)
@@ -217,20 +220,18 @@ def all_chunks(job: Job, found: Input) -> Iterator[Chunk]:
         before += share.stop - share.start
 
 
-def _results(
+def _scoring(
     job: Job, folder: Path, found: Input, suffix: str, wishes: Wishes, stack: ExitStack
-) -> Iterator[Result]:
-    """Yield the results of all chunks in order, from other processes where that pays."""
+) -> Callable[[Iterator[Chunk]], Iterator[Result]]:
+    """Return what scores chunks in order, in other processes where that pays: these begin now."""
     workers = wishes.workers or usable_cores()
-    size = batch_rows(job, wishes)
+    start = worker(job, folder, suffix, batch_rows(job, wishes), wishes.form)
     small = found.kind == "rows" and found.bytes <= ALONE
     if workers == 1 or (small and wishes.workers is None):
-        work = worker(job, folder, suffix, size, wishes.form)()
-        yield from map(work, all_chunks(job, found))
-        return
-    pool = Pool(worker(job, folder, suffix, size, wishes.form), workers)
+        return lambda chunks: map(start(), chunks)
+    pool = Pool(start, workers)
     stack.callback(pool.close)
-    yield from pool.results(all_chunks(job, found), eager=found.kind != "stream")
+    return partial(pool.results, eager=found.kind != "stream")
 
 
 def batch_rows(job: Job, wishes: Wishes) -> int:
@@ -274,7 +275,8 @@ def _to_stdout(job: Job, folder: Path, found: Input, wishes: Wishes) -> None:
     tally = Tally(found.bytes)
     try:
         with ExitStack() as stack:
-            for result in _results(job, folder, found, ".jsonl", wishes, stack):
+            scored = _scoring(job, folder, found, ".jsonl", wishes, stack)
+            for result in scored(all_chunks(job, found)):
                 sys.stdout.write(result.answers.decode())
                 sys.stdout.flush()
                 sys.stderr.write(result.errors.decode())
