@@ -198,10 +198,14 @@ class Batcher:
         if soon := self._on_loop():
             soon(self._turn)
             return
+        self.begin()
+        self._wake.put(None)
+
+    def begin(self) -> None:
+        """Start the scoring thread, which the first rows do otherwise."""
         if self.thread is None:
             self.thread = threading.Thread(target=self._serve, daemon=True, name="scoring")
             self.thread.start()
-        self._wake.put(None)
 
     def _turn(self) -> None:
         """Score one batch on the event loop, which then looks for requests before the next."""

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from slipway.batching import CLIENT, Client, Ticket
 from slipway.bodies import JSON, row_of, rows_of_json, wrong_json
 from slipway.errors import Busy
+from slipway.machine import stay_on
 from slipway.scorer import refusal
 from slipway.telemetry import Request, request_id
 
@@ -133,10 +134,14 @@ class Lane:
 
 
 class Gate:
-    """The RSGI application of a scorer's Flask app."""
+    """The RSGI application of a scorer's Flask app.
 
-    def __init__(self, app: Flask, threads: int) -> None:
+    ``core`` is where its event loop stays, and the server's own threads that serve it.
+    """
+
+    def __init__(self, app: Flask, threads: int, core: int | None = None) -> None:
         self.app = app
+        self.core = core
         self.service = app.extensions["slipway"]
         self.timeout = self.service.limits.timeout
         self.largest = int(app.config["MAX_CONTENT_LENGTH"])
@@ -153,6 +158,9 @@ class Gate:
         self.reading = Lane("get", READERS, self._through_flask, self._failed)
         self.writing = Lane("post", self.threads, self._through_flask, self._failed)
         self.sweeper = loop.create_task(self._sweep())
+        self.service.batcher.begin()
+        if self.core is not None:  # last: a thread begins where the one is that starts it
+            stay_on(self.core)
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send the last spans."""

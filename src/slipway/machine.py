@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,15 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many cores this process may use: its affinity, and a container's quota."""
     found = len(os.sched_getaffinity(0))
     return max(1, min(found, round(quota(cgroup) or found)))
+
+
+def stay_on(core: int) -> None:
+    """Keep this thread on one core, and with it those that no Python code started."""
+    others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
+    for task in Path("/proc/self/task").iterdir():
+        if int(task.name) not in others:
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.sched_setaffinity(int(task.name), {core})
 
 
 def has_gpu(devices: Path = Path("/dev")) -> bool:

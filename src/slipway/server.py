@@ -279,7 +279,7 @@ def _run_granian(
         respawn_failed_workers=True,
         workers_kill_timeout=FINISH_SECONDS,
         log_dictconfig={"loggers": {"_granian": {"level": "WARNING"}}},
-    ).serve(target_loader=partial(_application, job, out, settings, board, loaded))
+    ).serve(target_loader=partial(_application, job, out, settings, board, loaded, workers))
 
 
 def _application(
@@ -288,6 +288,7 @@ def _application(
     settings: Settings,
     board: Board,
     loaded: Loaded | None,
+    workers: int,
     _: str,
     worker: int,
 ) -> Any:
@@ -301,10 +302,19 @@ def _application(
         access_log=settings.access_log, long_work=settings.long_work,
     )  # fmt: skip
     app.extensions["slipway-runs"].start()
-    gate = Gate(app, settings.threads)
+    gate = Gate(app, settings.threads, _core_of(worker, workers))
     _freeze()
     board.settle(worker)
     return gate
+
+
+def _core_of(worker: int, workers: int) -> int | None:
+    """Return the core of a worker, where there is one for each and the machine has no other.
+
+    Else containers that have a share of many cores would all choose the first ones.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[worker] if workers == usable_cores() == len(cores) > 1 else None
 
 
 def _check_log(score_log: str | None) -> None:

@@ -127,6 +127,17 @@ def test_plain_rows_never_see_flask_and_are_answered_like_flask_does(make) -> No
     assert json.loads(body) == json.loads(through.answers[0][2])
 
 
+def test_the_loop_stays_on_its_core_and_the_threads_that_score_do_not(make, monkeypatch) -> None:
+    site, seen = make(), []
+    site.core = 7
+    monkeypatch.setattr(gate, "stay_on", lambda core: seen.append((core, threading.enumerate())))
+    exchange(site, score(ROW))
+    ((core, there),) = seen
+
+    assert 7 == core
+    assert {"scoring", "get-0", "post-0"} <= {thread.name for thread in there}
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -1,6 +1,8 @@
 """Where the scorer listens."""
 
 import socket
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import click
@@ -105,6 +107,45 @@ def test_workers_are_the_option_or_one_for_a_gpu_or_one_a_core(toy, tmp_path, mo
         server.choose_workers(job, None, tmp_path),
         server.choose_workers(job, None, tmp_path / "none"),
     )
+
+
+@pytest.mark.parametrize(
+    ("cores", "usable", "workers", "found"),
+    [
+        ({0, 1}, 2, 2, [0, 1]),
+        ({3, 5, 9}, 3, 3, [3, 5, 9]),
+        (set(range(64)), 2, 2, [None, None]),  # a quota: its cores may be any
+        ({0, 1}, 2, 4, [None] * 4),
+        ({0}, 1, 1, [None]),
+    ],
+)
+def test_a_worker_has_a_core_where_there_is_one_for_each(
+    monkeypatch, cores, usable, workers, found
+) -> None:
+    monkeypatch.setattr(server.os, "sched_getaffinity", lambda _: cores)
+    monkeypatch.setattr(server, "usable_cores", lambda: usable)
+
+    assert found == [server._core_of(worker, workers) for worker in range(workers)]
+
+
+STAYS = """
+import os, threading
+from slipway.machine import stay_on
+over, own = threading.Event(), []
+began = threading.Thread(target=lambda: (over.wait(), own.append(os.sched_getaffinity(0))))
+began.start()
+everywhere = os.sched_getaffinity(0)
+stay_on(min(everywhere))
+over.set()
+began.join()
+print(os.sched_getaffinity(0) == {min(everywhere)}, own == [everywhere])
+"""
+
+
+def test_a_thread_stays_on_a_core_and_those_of_python_do_not() -> None:
+    found = subprocess.run([sys.executable, "-c", STAYS], capture_output=True, check=True)
+
+    assert b"True True" == found.stdout.strip()
 
 
 @pytest.mark.parametrize(
