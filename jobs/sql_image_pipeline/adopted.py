@@ -147,7 +147,7 @@ def chances(session: InferenceSession, given: np.ndarray) -> np.ndarray:
     name = session.get_inputs()[0].name
     outputs = [output.name for output in session.get_outputs()]
     wanted = CHANCES if CHANCES in outputs else outputs[0]
-    (found,) = session.run([wanted], {name: given.astype(np.float32) / 255})
+    (found,) = session.run([wanted], {name: np.divide(given, 255, dtype=np.float32)})
     if (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
         return np.asarray(found)
     shifted = np.exp(found - found.max(axis=1, keepdims=True))

@@ -34,7 +34,7 @@ def opened(content: bytes) -> Decoded:
     if kind is None:
         raise ValueError(f"a picture ({', '.join(KINDS)})")
     picture = images.opened(content, MOST_PIXELS, [kind])
-    if picture.mode == "L":
+    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
         return Decoded(np.asarray(picture), kind)
     coloured = images.rgba(picture)
     opacity = coloured[..., 3:].astype("uint16")  # what shines through is white paper
@@ -53,6 +53,8 @@ def fitted(pixels: np.ndarray, channels: int, side: int) -> np.ndarray:
     import PIL.Image
     import PIL.ImageOps
 
+    if channels == 3 and pixels.shape == (side, side, 3):
+        return pixels.transpose(2, 0, 1)
     picture = PIL.Image.fromarray(pixels).convert("L" if channels == 1 else "RGB")
     if picture.size != (side, side):
         picture = PIL.ImageOps.fit(picture, (side, side), PIL.Image.Resampling.BILINEAR)

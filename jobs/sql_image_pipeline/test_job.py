@@ -227,9 +227,9 @@ def test_a_folder_without_a_model_or_labels_is_refused(tmp_path):
 # Pictures
 
 
-def picture(mode, colour, size=(20, 10), kind="PNG"):
+def picture(mode, colour, size=(20, 10), kind="PNG", **kept):
     file = io.BytesIO()
-    Image.new(mode, size, colour).save(file, kind)
+    Image.new(mode, size, colour).save(file, kind, **kept)
     return file.getvalue()
 
 
@@ -239,6 +239,8 @@ def picture(mode, colour, size=(20, 10), kind="PNG"):
         (picture("L", 7), "image/png", 7),
         (picture("RGB", (1, 2, 3)), "image/png", [1, 2, 3]),
         (picture("RGBA", (0, 0, 0, 0)), "image/png", [255, 255, 255]),
+        (picture("RGB", (1, 2, 3), transparency=(1, 2, 3)), "image/png", [255, 255, 255]),
+        (picture("L", 7, transparency=7), "image/png", [255, 255, 255]),
         (picture("RGB", (0, 0, 0), kind="BMP"), "image/bmp", [0, 0, 0]),
         (picture("RGB", (255, 255, 255), kind="JPEG"), "image/jpeg", [255, 255, 255]),
         (picture("RGB", (255, 255, 255), kind="WEBP"), "image/webp", [255, 255, 255]),
