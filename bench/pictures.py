@@ -85,7 +85,8 @@ def batch(pyplot: Any, result: dict[str, Any]) -> Any:
 def soak(pyplot: Any, result: dict[str, Any]) -> Any:
     """Draw memory and latency over time."""
     figure, (above, below) = pyplot.subplots(2, 1, figsize=(10, 6), sharex=True)
-    above.plot(*zip(*result["memory"], strict=True), color=OURS)
+    lived = [entry for entry in result["memory"] if entry[1]]  # its client is there for longer
+    above.plot(*zip(*lived, strict=True), color=OURS)
     above.set_ylabel("memory, MiB")
     above.set_ylim(bottom=0)
     seconds = [row["second"] for row in result["by_second"]]
