@@ -215,16 +215,15 @@ def _numbers(job: Job, chunk: Chunk) -> Any:
     if chunk.kind == ".jsonl":
         lines = chunk.content.split(b"\n")
         return [number for number, line in enumerate(lines, chunk.first) if line.strip()]
-    import pyarrow
-
     if chunk.kind == ".parquet":
+        import pyarrow
+
         batch = pyarrow.ipc.open_stream(chunk.content).read_next_batch()
         return range(chunk.first, chunk.first + batch.num_rows)
     if chunk.kind == "folder":
         return [1]
     if chunk.kind == "raw":
-        batch = pyarrow.ipc.open_stream(chunk.content).read_next_batch()
-        return [(name, 1) for name in batch["name"].to_pylist()]
+        return [(name, 1) for name, _ in readers.untied(chunk.content)]
     return _csv_numbers(chunk)
 
 

@@ -93,15 +93,16 @@ def raw(files: list[Entry], longest: int = LONGEST) -> Iterator[Chunk]:
             # No more at once than it holds: Python first finds room for all that is asked for.
             content = file.read(min(entry.size, longest) + 1)
             content += file.read(longest + 1 - len(content)) if len(content) > entry.size else b""
-        if len(content) > longest:
+        large = len(content) > longest
+        if held and (large or size > LARGE or len(held) >= FILES):
+            yield Chunk("raw", "", 1, tied(held), done=number - 1)
+            held, size = [], 0
+        if large:
             wrong = f"over {longest} bytes; wanted no more"
             yield Chunk("raw", entry.name, 1, b"", wrong=wrong, done=number)
             continue
         held.append((entry.name, content))
         size += len(content)
-        if size > LARGE or len(held) >= FILES:
-            yield Chunk("raw", "", 1, tied(held), done=number)
-            held, size = [], 0
     if held:
         yield Chunk("raw", "", 1, tied(held), done=len(files))
 
