@@ -1,7 +1,7 @@
 """A stranger's picture as the array that the networks see: three bytes a pixel, the right way up.
 
 Data:    a file's bytes: JPEG, PNG, WebP, GIF, BMP or TIFF of any mode Pillow can decode.
-Source:  EXIF 2.32 (orientation); Porter and Duff, SIGGRAPH 1984 (a picture over a white sheet).
+Source:  EXIF 2.32 (orientation).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ MAX_PIXELS = 50_000_000
 KEPT = 2**18
 """Pixels of which a picture is kept: rows of photographs are in memory by the hundred."""
 TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
-
 TURNED = (b"Exif", b"tiff:Orientation")
 """What a file may hold that says which way up it is: EXIF, or XMP."""
 
@@ -62,15 +61,9 @@ def colours(picture: Image) -> np.ndarray:
     """Return a decoded picture of any mode as (height, width, 3) uint8, opacity over white."""
     import numpy as np
 
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return np.asarray(picture)
     if picture.mode == "F":
         return np.repeat(_stretched(np.asarray(picture))[..., None], 3, axis=2)
-    if picture.mode == "LAB":
-        picture = _from_lab(picture)
-    told = images.rgba(picture).astype(np.uint16)
-    opacity = told[..., 3:]
-    return ((told[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+    return images.on_white(_from_lab(picture) if picture.mode == "LAB" else picture)
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:

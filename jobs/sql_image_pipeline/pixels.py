@@ -34,12 +34,8 @@ def opened(content: bytes) -> Decoded:
     if kind is None:
         raise ValueError(f"a picture ({', '.join(KINDS)})")
     picture = images.opened(content, MOST_PIXELS, [kind])
-    if picture.mode in ("L", "RGB") and "transparency" not in picture.info:
-        return Decoded(np.asarray(picture), kind)
-    coloured = images.rgba(picture)
-    opacity = coloured[..., 3:].astype("uint16")  # what shines through is white paper
-    mixed = (coloured[..., :3] * opacity + 255 * (255 - opacity)) // 255
-    return Decoded(mixed.astype("uint8"), kind)
+    grey = picture.mode == "L" and "transparency" not in picture.info
+    return Decoded(np.asarray(picture) if grey else images.on_white(picture), kind)
 
 
 def is_grey(pixels: np.ndarray) -> bool:

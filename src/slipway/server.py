@@ -245,7 +245,7 @@ def _run_granian(
             board.drain()
             log.info("SIGTERM: draining for %d s", DRAIN_SECONDS)
             for seconds, action in (
-                (DOOR_SECONDS, partial(let_none_in, settings.host, port)),
+                (DOOR_SECONDS, partial(let_none_in, settings.host, port, workers)),
                 (DRAIN_SECONDS, super().signal_handler_interrupt),
             ):
                 timer = threading.Timer(seconds, action)

@@ -99,7 +99,7 @@ def deal(
     return True
 
 
-def let_none_in(host: str, port: int) -> None:
+def let_none_in(host: str, port: int, workers: int) -> None:
     """Let no new client connect to the workers on a port until these do not listen any more.
 
     When a listening socket is closed, the kernel cuts off who is connected and not yet accepted.
@@ -107,28 +107,34 @@ def let_none_in(host: str, port: int) -> None:
     whose queue is full, with a client of our own, and what has no place there is dropped. It is
     sent anew a second later, when another server has the port, or none.
     """
-    full = listeners(port)  # its number: the workers' are below
     # when a worker goes, the last socket takes its number, and the full one keeps its own
-    client, *traps = opened = [bound(host, 0), *(bound(host, port) for _ in range(full + 1))]
+    client, *traps = opened = [bound(host, 0), *(bound(host, port) for _ in range(workers + 1))]
     try:
         # asked first: without a program the traps would be dealt clients by a hash
-        if not (full and deal(client, 1, 0)):
+        filled = deal(client, 1, 0) and _filled(client, traps, (host, port), workers)
+        if not filled:
+            log.info("the last clients may be cut off: new ones cannot be kept out")
             return
-        for trap in traps:
-            trap.listen(1)
-        deal(traps[0], full, 0, (client.getsockname()[1], full))
-        client.setblocking(False)
-        client.connect_ex((host, port))
-        if not select.select(traps[:1], [], [], PATIENCE)[0]:
-            log.info("the last clients may be cut off: no socket's queue could be filled")
-            return
-        traps[0].listen(0)
-        deal(traps[0], 1, full)
-        while listeners(port) > len(traps):
+        filled.listen(0)
+        deal(filled, 1, workers)
+        there = listeners(port)
+        while listeners(port) > there - workers:
             time.sleep(LOOK)
     finally:
         for one in opened:
             one.close()
+
+
+def _filled(
+    client: socket.socket, traps: list[socket.socket], address: tuple[str, int], workers: int
+) -> socket.socket | None:
+    """Return the socket behind the workers', with the client in its queue."""
+    for trap in traps:
+        trap.listen(1)
+    deal(traps[0], workers, 0, (client.getsockname()[1], workers))
+    client.setblocking(False)
+    client.connect_ex(address)
+    return next(iter(select.select(traps, [], [], PATIENCE)[0]), None)
 
 
 def listeners(port: int) -> int:

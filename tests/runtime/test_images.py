@@ -62,6 +62,23 @@ def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
     assert [0, 100, 255] == images.rgba(images.opened(encoded(grey)))[0, :, 0].tolist()
 
 
+@pytest.mark.parametrize(
+    ("picture", "kept", "seen"),
+    [
+        (Image.new("RGB", (1, 1), (1, 2, 3)), {}, [1, 2, 3]),
+        (Image.new("RGB", (1, 1), (1, 2, 3)), {"transparency": (1, 2, 3)}, [255, 255, 255]),
+        (
+            Image.new("RGBA", (1, 1), (200, 0, 0, 128)),
+            {},
+            [227, 127, 127],
+        ),  # (200 * 128 + 255 * 127) / 255
+        (Image.new("L", (1, 1), 9), {}, [9, 9, 9]),
+    ],
+)
+def test_white_paper_is_behind_what_is_transparent(picture, kept, seen) -> None:
+    assert seen == images.on_white(images.opened(encoded(picture, **kept)))[0, 0].tolist()
+
+
 def test_a_photo_taken_sideways_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees

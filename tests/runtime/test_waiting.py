@@ -149,14 +149,15 @@ def test_nobody_is_cut_off_while_the_port_goes_over(monkeypatch) -> None:
         one.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(
+    ("host", "workers"), [("127.0.0.1", 1), ("::1", 3), ("0.0.0.0", 3), ("::", 2)]
+)
 def test_nobody_new_is_let_in_and_those_who_have_connected_stay(host, workers) -> None:
     made, address = opened((host, 0), workers)
     (other,), elsewhere = opened((host, 0), 1)
     waiting.deal(made[0], workers, 0)
     before = [socket.create_connection(address) for _ in range(8)]
-    door = threading.Thread(target=waiting.let_none_in, args=address)
+    door = threading.Thread(target=waiting.let_none_in, args=(*address, workers))
     door.start()
     seen: list[int] = []
     while not (shut(address) and shut(address)):
@@ -185,10 +186,28 @@ def shut(address) -> bool:
     return False
 
 
-def test_where_the_kernel_deals_nobody_out_clients_still_get_a_worker(monkeypatch) -> None:
+def test_a_server_on_the_same_port_of_another_address_is_not_counted() -> None:
+    (other,), (_, port) = opened(("127.0.0.2", 0), 1)
+    (worker,), address = opened(("127.0.0.1", port), 1)
+    waiting.deal(worker, 1, 0)
+    door = threading.Thread(target=waiting.let_none_in, args=(*address, 1))
+    door.start()
+    while not (shut(address) and shut(address)):
+        taken(worker)
+    socket.create_connection(("127.0.0.2", port), timeout=PATIENCE).close()
+    worker.close()
+    door.join(PATIENCE)
+
+    assert not door.is_alive()
+    other.close()
+
+
+def test_where_the_kernel_deals_nobody_out_clients_still_get_a_worker(monkeypatch, caplog) -> None:
     monkeypatch.setattr(waiting, "deal", lambda *_: False)
     (worker,), address = opened(("127.0.0.1", 0), 1)
-    waiting.let_none_in(*address)
+    with caplog.at_level("INFO"):
+        waiting.let_none_in(*address, 1)
+    assert "the last clients may be cut off" in caplog.text
     clients = [socket.create_connection(address) for _ in range(8)]
 
     assert 8 == len(taken(worker))

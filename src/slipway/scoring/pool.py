@@ -7,7 +7,6 @@ a few chunks are under way, whatever the input's size.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -197,7 +196,6 @@ def _work(start: Callable[[], Work], line: Connection, others: list[Connection])
         try:
             with one_core(len(others)):
                 score = start()
-            gc.freeze()  # what is loaded stays: a collection need not walk it
             while True:
                 header = json.loads(line.recv_bytes())
                 result = score(Chunk(**header | {"content": line.recv_bytes()}))
