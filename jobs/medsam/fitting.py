@@ -6,11 +6,14 @@ Source:  `training` for the small SAM 2, `baseline` for the U-Net.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slipway import store
+from slipway.data import written
 
 from . import baseline, brats, charts, cohort, network
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 CHECKED = 3
 """Steps that are taken from nothing, as a check that training runs here."""
 PHANTOMS = 100_000
+LATELY = 50
+"""Steps at the end of a training whose means are logged."""
 OFTEN = 10
 """Steps between two checkpoints: 25 s must be enough for them."""
 
@@ -55,11 +60,31 @@ def small(run: Run, start: str, steps: int | None) -> Segmenter:
 
     settings = None if shipped is None else shipped.settings
     found = training.fit(make, count, recipe, seed=run.seed, settings=settings,
-                         state=state, keep=keep, every=min(OFTEN, total))  # fmt: skip
-    run.log(train_loss=curve[-1][1], train_steps=total)
+                         state=state, keep=keep, every=min(OFTEN, total),
+                         device=run.device)  # fmt: skip
+    run.log(train_loss=curve[-1][1], train_steps=total, **lately(curve))
     title = f"After {len(curve)} steps the loss is {curve[-1][1]:.2f}"
     run.figure("loss", charts.curve([row[1] for row in curve], title), "Loss of each step.")
     return found
+
+
+def lately(curve: list[list[float]]) -> dict[str, float]:
+    """Return the means of the last steps: the loss, and each region's Dice in clips."""
+    import numpy as np
+
+    names = ("loss", *(f"{name}_dice_in_clips".lower() for name in brats.REGIONS))
+    last = np.mean(np.array(curve[-LATELY:])[:, 1:], axis=0)
+    return {f"train_late_{name}": float(mean) for name, mean in zip(names, last, strict=True)}
+
+
+def keep(run: Run, found: Segmenter, folder: Path) -> Path:
+    """Write weights as 16-bit numbers, and beside them the record of the train that made them."""
+    store.save(found.half(), folder)
+    told = {name: json.loads((run.out / f"{name}.json").read_text("utf-8")).get("train", {})
+            for name in ("run", "metrics")}  # fmt: skip
+    with written(folder / "run.json") as path:
+        path.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    return folder
 
 
 def as_state(found: Segmenter) -> dict[str, Any]:

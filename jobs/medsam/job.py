@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import click
 
-from slipway import Field, Input, Job, Media, Output, Run, store
+from slipway import Field, Input, Job, Media, Output, Run, machine, store
 from slipway.errors import InputInvalid
 from slipway.scoring.shards import parse_shard
 from slipway.types import model_validator
@@ -55,6 +55,8 @@ HOW = (
                  show_default=True, help="Ways to go from the prompted slice."),
     click.option("--orders", type=click.Choice(["two", "six"]), default="two", show_default=True,
                  help="Six: all three planes, and a vote."),
+    click.option("--keep", type=click.Choice(propagation.KEEP), default="connected",
+                 show_default=True, help="What hangs together with the prompt, or all."),
     click.option("--modalities", default=",".join(brats.CHANNELS), show_default=True,
                  help="What goes into the three channels; one name fills all."),
 )  # fmt: skip
@@ -65,6 +67,12 @@ def how(function: Any) -> Any:
     for option in reversed(HOW):
         function = option(function)
     return function
+
+
+def trained(run: Run) -> Segmenter:
+    """Return the run's network where it computes."""
+    found: Segmenter = job.load(run.out / "model").to(run.device)
+    return found
 
 
 def settings_of(run: Run, given: dict[str, Any]) -> propagation.Settings:
@@ -130,6 +138,7 @@ def train(
 def evaluate(run: Run, model: Segmenter, kinds: tuple[str, ...], place: str, **given: Any) -> None:
     """Segment the held-out patients from one prompt, and measure and show what came of it."""
     settings = settings_of(run, given)
+    model.to(run.device)
     found = outcomes.Outcomes()
     where = propagation.PLACES.get(place, place)
     unet = fitting.unet(run)
@@ -183,7 +192,7 @@ def segment(
     """Write a NIfTI mask for each patient of a folder, and go on where it was stopped."""
     wishes = segmenting.Wishes(segmenting.read_table(prompts), prompt, region, kind)
     files = segmenting.mine(segmenting.patients(cases), parse_shard(shard))[: run.limit]
-    model, identity = job.load(run.out / "model"), store.identity(run.out / "model")
+    model, identity = trained(run), store.identity(run.out / "model")
     segmenting.segment_all(run, model, identity, files, wishes, settings_of(run, given),
                            to or run.out / "segmented")  # fmt: skip
 
@@ -202,7 +211,7 @@ def baseline_unet(run: Run, steps: int, phantoms: int) -> None:
 @click.option("--patients", type=click.IntRange(1), default=None, help="Of the held-out ones.")
 def prompt_study(run: Run, patients: int | None) -> None:
     """Vary the kind, place, jitter and slice of the prompt, and the modalities."""
-    studies.prompts(run, job.load(run.out / "model"), patients)
+    studies.prompts(run, trained(run), patients)
 
 
 @job.command
@@ -210,7 +219,7 @@ def prompt_study(run: Run, patients: int | None) -> None:
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 def bank_study(run: Run, patients: int | None, seeds: int) -> None:
     """Compare the banks on clean, shuffled and corrupted volumes, and K and the threshold."""
-    studies.banks(run, job.load(run.out / "model"), patients, seeds)
+    studies.banks(run, trained(run), patients, seeds)
 
 
 @job.command
@@ -228,6 +237,14 @@ def measure_speed(
 
     networks = speed.networks(job.load(run.out / "model") if config is None else config, sizes)
     speed.measured(run, networks, slices, turns)
+
+
+@job.command
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), default=None,
+              help="Default: weights/ in the artifacts.")  # fmt: skip
+def keep_weights(run: Run, to: Path | None) -> None:
+    """Write this run's network as the job's folder has one: 16-bit numbers, and what made them."""
+    click.echo(fitting.keep(run, job.load(run.out / "model"), to or run.out / "weights"))
 
 
 @job.command
@@ -324,6 +341,7 @@ def segmented(model: Segmenter, row: Scan) -> Mask:
     case = case_of(row)
     asked = asking.parse(row.prompt, case)
     settings = propagation.Settings(row.bank, plane=asked.plane, modalities=brats.three_of(case))
+    model.to("cuda" if machine.on_gpu(job.spec) else "cpu")
     found = propagation.answered(model, case, {row.region: asked.prompt}, settings)
     mask, sure = found.masks[row.region], found.confidence[row.region]
     held = np.flatnonzero(mask.any(axis=(0, 1))).tolist()

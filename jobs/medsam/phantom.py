@@ -200,6 +200,27 @@ def lookalikes(draw: Generator, white: Tensor, fluid: Tensor) -> tuple[Tensor, T
     return bright, vessels
 
 
+def dura(seed: int, brain: Tensor, places: Tensor) -> dict[str, Tensor]:
+    """Return what patches of dura add to the signal (*BOX) of each modality.
+
+    ``places`` (1, 3, ...) are the coarse ones of the template, from which the halves are known. The
+    numbers come from a generator of their own: without membranes a head is what it was.
+    """
+    import torch
+    from torch.nn.functional import avg_pool3d
+
+    draw = torch.Generator().manual_seed(2**32 + seed)
+    if uniform(draw, 0, 1) < 0.5:
+        return dict.fromkeys(CONTRASTS, torch.zeros(BOX))
+    depth = int(torch.randint(1, 4, (), generator=draw))
+    inner = avg_pool3d((brain > 0.5).float()[None, None], 2 * depth + 1, 1, depth)[0, 0]
+    middle = stretched(places)[0].abs() * (template().shape[1] - 1) / 2 < 1.5
+    edge = (brain > 0.5) & ((inner < 0.75) | middle)
+    patches = ((smooth(draw, 18)[0] - uniform(draw, -0.5, 1.0)) * 2).clamp(0, 1) * edge
+    ranges = {"t1": (0, 0.3), "t1ce": (0.3, 1.4), "t2": (-0.4, 0.4), "flair": (-0.2, 0.6)}
+    return {name: patches * uniform(draw, *ends) for name, ends in ranges.items()}
+
+
 def scanned(draw: Generator, signal: Tensor, brain: Tensor) -> Tensor:
     """Return a signal (*BOX) as a scanner gives it: thick slices, bias, noise, and no skull."""
     import torch
@@ -217,9 +238,13 @@ def scanned(draw: Generator, signal: Tensor, brain: Tensor) -> Tensor:
 
 
 def head(
-    seed: int, names: Sequence[str] = tuple(CONTRASTS)
+    seed: int, names: Sequence[str] = tuple(CONTRASTS), membranes: bool = False
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return volumes (*BOX) float32 and labels (*BOX) uint8; equal arguments, equal heads."""
+    """Return volumes (*BOX) float32 and labels (*BOX) uint8; equal arguments, equal heads.
+
+    With ``membranes`` every other head has what stripping off the skull leaves: bright patches of
+    dura along the brain's edge and between its halves, which are no tumour.
+    """
     import torch
 
     draw = torch.Generator().manual_seed(seed)
@@ -234,6 +259,7 @@ def head(
     shares = softened(labels, draw)
     healthy = (1 - shares.sum(dim=0)).clamp(min=0)
     bright, vessels = lookalikes(draw, white, fluid)
+    left = dura(seed, brain, pushed) if membranes else None
     volumes = {}
     for name in names:
         signal = mixed(draw, CONTRASTS[name], torch.stack([fluid, grey, white]) * healthy, shares)
@@ -241,6 +267,8 @@ def head(
             signal = signal + bright * healthy * uniform(draw, 0.2, 0.6)
         if name == "t1ce":
             signal = signal + vessels * healthy * uniform(draw, 0.4, 1.2)
+        if left is not None:
+            signal = signal + left[name] * healthy
         volumes[name] = (scanned(draw, signal, brain) * NUMBER).round().numpy()
     return volumes, labels.numpy()
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from slipway.errors import InputInvalid
 
-from . import crops
+from . import cores, crops
 from .memory import BANKS, SLOTS, THRESHOLD, Bank, Memory
 from .prompts import Prompt, rasterised
 
@@ -195,22 +195,29 @@ def segment(
         {name: np.full(shape[0], np.nan, np.float32) for name in prompts},
     )
     square = crops.around(channels)
-    for place in sorted({prompt.slice for prompt in prompts.values()}):
-        here = {name: prompt for name, prompt in prompts.items() if prompt.slice == place}
-        for order in orders(shape[0], place, directions, seed):
-            # A box or point that stands as a mask is not the answer: its slice is shown twice.
-            drawn = [name for name in here if here[name].kind != "mask" and not network.native]
-            slices = [place, place, *order[1:]] if drawn else order
-            banks = {} if bank == "fifo" else {
-                name: Bank(bank, k, threshold, seed) for name in here
-            }  # fmt: skip
-            run = propagated(network, Slices(network, channels, slices, square), here, banks)
-            for number, name, logits, confidence in run:
-                if number == 0 and name in drawn:
-                    continue
-                result.logits[name][slices[number]] = logits
-                result.confidence[name][slices[number]] = confidence
-            result.bank_log += [row for name in banks for row in told(name, banks[name], slices)]
+    tasks = [
+        (order, {name: prompt for name, prompt in prompts.items() if prompt.slice == place})
+        for place in sorted({prompt.slice for prompt in prompts.values()})
+        for order in orders(shape[0], place, directions, seed)
+    ]
+
+    def done(task: tuple[list[int], dict[str, Prompt]]) -> list[dict[str, Any]]:
+        order, here = task
+        # A box or point that stands as a mask is not the answer: its slice is shown twice.
+        drawn = [name for name in here if here[name].kind != "mask" and not network.native]
+        slices = [order[0], *order] if drawn else order
+        banks = {} if bank == "fifo" else {name: Bank(bank, k, threshold, seed) for name in here}
+        run = propagated(network, Slices(network, channels, slices, square), here, banks)
+        for number, name, logits, confidence in run:
+            if number == 0 and name in drawn:
+                continue
+            result.logits[name][slices[number]] = logits
+            result.confidence[name][slices[number]] = confidence
+        return [row for name in banks for row in told(name, banks[name], slices)]
+
+    # Both ways go at the same time: all that they share is the prompted slice, where they are one.
+    with cores.threads(len(tasks) if network.device.type == "cpu" else 1) as threads:
+        result.bank_log += [row for log in threads.map(done, tasks) for row in log]
     return result
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 BANKS = ("fifo", "selfsort", "selfsort-noresample", "prompt-only")
 PLANES = ("axial", "coronal", "sagittal")
+KEEP = ("connected", "all")
+GAP = 2
+"""Voxels that may lie between parts that hang together: a thin rim has holes."""
 DIRECTIONS = ("both", "forward", "backward", "shuffled")
 KINDS = ("point", "box", "mask")
 PLACES = {"first quarter": 0.25, "middle": 0.5, "last quarter": 0.75}
@@ -33,7 +36,8 @@ class Settings:
     """How a prompt is carried on: the bank, its size and the confidence it asks for.
 
     ``plane`` is that of the prompted slice; ``orders`` are two (both ways from there) or six (all
-    planes, and a vote). ``directions`` may be one way, or shuffled.
+    planes, and a vote). ``directions`` may be one way, or shuffled. ``keep`` is all that was found,
+    or what hangs together with the prompt: `connected`.
     """
 
     bank: str = "selfsort"
@@ -44,6 +48,7 @@ class Settings:
     orders: str = "two"
     modalities: tuple[str, ...] = brats.CHANNELS
     seed: int = 0
+    keep: str = "connected"
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def answered(
     network: Segmenter, case: brats.Case, given: Mapping[str, Prompt], settings: Settings
 ) -> Answer:
     """Return masks for prompts on slices of the settings' plane; a region without one is empty."""
-    from . import predictor
+    from . import predictor, prompts
 
     started = time.perf_counter()
     channels = brats.channels(case, settings.modalities)
@@ -138,12 +143,35 @@ def answered(
     else:
         turned = predictor.along(channels, settings.plane)
         found = predictor.segment(network, turned, given, **options)
-    masks |= {
-        name: (predictor.back(logits, settings.plane) > 0).transpose(2, 1, 0)
-        for name, logits in found.logits.items()
-    }
+    for name, logits in found.logits.items():
+        mask = logits > 0
+        if settings.keep == "connected":
+            shown = prompts.rasterised(given[name], mask.shape[1:], name)
+            mask = connected(mask, shown, given[name].slice)
+        masks[name] = predictor.back(mask, settings.plane).transpose(2, 1, 0)
     seconds = time.perf_counter() - started
     return Answer(masks, found.confidence, found.bank_log, seconds)
+
+
+def connected(mask: np.ndarray, shown: np.ndarray, at: int) -> np.ndarray:
+    """Return what of a mask (z, y, x) hangs together with what is ``shown`` (y, x) on slice ``at``.
+
+    Gaps of up to `GAP` voxels are none. A mask that has nothing there is returned as it is.
+    """
+    import numpy as np
+    from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure, label
+
+    (box,) = find_objects(mask.astype(np.uint8)) or (None,)
+    if box is None:
+        return mask
+    room = tuple(slice(max(0, side.start - GAP), side.stop + GAP) for side in box)
+    touching = generate_binary_structure(3, 3)
+    near = binary_dilation(mask[room], iterations=GAP) if GAP else mask[room]
+    numbers, _ = label(near, touching)
+    here = np.zeros(mask.shape, numbers.dtype)
+    here[room] = numbers
+    kept = np.unique(here[at][shown & mask[at]])
+    return mask & np.isin(here, kept) if len(kept) else mask
 
 
 def nothing(case: brats.Case) -> np.ndarray:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import brats, charts, cohort, measures, outcomes, propagation
+from . import brats, charts, cohort, cores, measures, outcomes, propagation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,8 @@ ASKED = ("kind", "place", "jitter")
 CONDITIONS = ("clean", "shuffled", "corrupted")
 DRAWING = ("selfsort",)
 """Banks that a seed changes on clean volumes: the others are run there once."""
+SIZES = ((2, 0.6), (4, 0.6), (6, 0.6), (6, 0.0), (6, 0.4), (6, 0.8))
+"""K and threshold of a self-sorting bank on corrupted volumes."""
 SPOILED = 0.3
 MARGIN = 15
 """Slices on either side of a tumour."""
@@ -92,12 +95,18 @@ def asked_so(
 def banks(run: Run, network: Segmenter, patients: int | None, seeds: int) -> None:
     """Put the differences of the banks into the report, and what K and the threshold change."""
     rows = kept(run, "rows")
+    conditions = [
+        (condition, seed, bank)
+        for condition in CONDITIONS
+        for seed in range(seeds)
+        for bank in (propagation.BANKS if condition != "clean" or not seed else DRAWING)
+    ]
     for case in remaining(run, rows, patients):
-        for condition in CONDITIONS:
-            for seed in range(seeds):
-                names = propagation.BANKS if condition != "clean" or not seed else DRAWING
-                rows += compared(network, case, condition, seed, names)
-        rows += sized(network, case)
+        with cores.threads(len(conditions)) as threads:
+            found = threads.map(partial(compared, network, case), conditions)
+            rows += [row for some in found for row in some]
+            rows += [row for some in threads.map(partial(sized, network, case), SIZES)
+                     for row in some]  # fmt: skip
         run.checkpoint({"rows": rows})
     number = len({row["case"] for row in rows})
     for region in brats.REGIONS:
@@ -113,34 +122,28 @@ def banks(run: Run, network: Segmenter, patients: int | None, seeds: int) -> Non
                by_region(sizes, "bank", "dice", run.seed)), counted(sizes))  # fmt: skip
 
 
-def compared(
-    network: Segmenter, case: brats.Case, condition: str, seed: int, names: Sequence[str]
-) -> list[Row]:
-    """Return the Dice of each bank and region on one volume in one condition."""
+def compared(network: Segmenter, case: brats.Case, asked: tuple[str, int, str]) -> list[Row]:
+    """Return the Dice of each region on one volume in a condition, with a seed and a bank."""
+    condition, seed, bank = asked
     part, at = around(case)
     channels = brats.channels(part)
     if condition == "corrupted":
         channels = corrupted(channels, at, seed)
     directions = "shuffled" if condition == "shuffled" else "both"
-    found = []
-    for bank in names:
-        settings = propagation.Settings(bank, directions=directions, seed=seed)
-        found += [{"case": case.name, "condition": condition, "seed": seed, "bank": bank} | row
-                  for row in carried(network, part, channels, at, settings)]  # fmt: skip
-    return found
+    settings = propagation.Settings(bank, directions=directions, seed=seed)
+    return [{"case": case.name, "condition": condition, "seed": seed, "bank": bank} | row
+            for row in carried(network, part, channels, at, settings)]  # fmt: skip
 
 
-def sized(network: Segmenter, case: brats.Case) -> list[Row]:
-    """Return the Dice for other sizes and thresholds of the bank on one corrupted volume."""
+def sized(network: Segmenter, case: brats.Case, asked: tuple[int, float]) -> list[Row]:
+    """Return the Dice for another size and threshold of the bank on one corrupted volume."""
+    k, threshold = asked
     part, at = around(case)
     channels = corrupted(brats.channels(part), at, 0)
-    found = []
-    for k, threshold in ((2, 0.6), (4, 0.6), (6, 0.6), (6, 0.0), (6, 0.4), (6, 0.8)):
-        settings = propagation.Settings("selfsort", k, threshold)
-        name = f"K {k}, threshold {threshold:g}"
-        found += [{"case": case.name, "condition": "sizes", "seed": 0, "bank": name} | row
-                  for row in carried(network, part, channels, at, settings)]  # fmt: skip
-    return found
+    settings = propagation.Settings("selfsort", k, threshold)
+    name = f"K {k}, threshold {threshold:g}"
+    return [{"case": case.name, "condition": "sizes", "seed": 0, "bank": name} | row
+            for row in carried(network, part, channels, at, settings)]  # fmt: skip
 
 
 def around(case: brats.Case) -> tuple[brats.Case, int]:

@@ -139,7 +139,7 @@ def evaluated(trained, folder):
 
 
 HOW = {"bank": "selfsort", "k": 6, "threshold": 0.6, "directions": "both", "orders": "two",
-       "modalities": "flair,t1ce,t2"}  # fmt: skip
+       "keep": "connected", "modalities": "flair,t1ce,t2"}  # fmt: skip
 
 
 def a_run(out, verb, folder, **options):
@@ -493,6 +493,38 @@ def test_the_prompted_slice_is_where_it_was_asked_for(case):
 
 
 # The verbs
+
+
+def test_what_hangs_together_with_the_prompt_is_kept():
+    mask = np.zeros((12, 40, 40), bool)
+    mask[3:9, 5:12, 5:12] = True
+    mask[3:9, 13:16, 5:12] = True  # a gap of one voxel: still the same
+    mask[3:9, 30:35, 30:35] = True  # far away on the same slices
+    mask[11, 5:12, 5:12] = True  # a gap of two slices above
+    shown = np.zeros((40, 40), bool)
+    shown[7:9, 7:9] = True
+    kept = propagation.connected(mask, shown, 5)
+    assert np.array_equal(kept, mask & (np.indices(mask.shape)[1] < 20))
+    far = np.zeros_like(shown)
+    far[32, 32] = True
+    assert propagation.connected(mask, far, 5).sum() == 6 * 25
+    assert np.array_equal(propagation.connected(mask, far, 0), mask)  # nothing is on that slice
+    nothing = np.zeros_like(mask)
+    assert not propagation.connected(nothing, shown, 5).any()
+
+
+def test_weights_are_kept_as_the_folder_has_them(tmp_path, trained):
+    run = Run(job.spec, trained, "keep_weights", Options())
+    folder = fitting.keep(run, job.load(trained / "model"), tmp_path / "weights")
+    told = json.loads((folder / "run.json").read_text())
+    assert told["run"]["tier"] == "own"
+    assert told["metrics"]["check_loss_first"] > 0
+    assert (folder / "model.safetensors").stat().st_size < 0.6 * (
+        (trained / "model" / "model.safetensors").stat().st_size
+    )
+    again = store.load(folder, network.TRUSTED).float().state_dict()
+    for name, value in job.load(trained / "model").state_dict().items():
+        assert torch.allclose(value, again[name], rtol=1e-3, atol=1e-6), name
 
 
 def test_a_fifth_is_held_out_and_the_split_is_written_down(trained, folder):

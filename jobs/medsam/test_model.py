@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-from jobs.medsam import brats, crops, memory, nets, network, phantom, predictor, prompts, training
+from jobs.medsam import (
+    brats,
+    cores,
+    crops,
+    memory,
+    nets,
+    network,
+    phantom,
+    predictor,
+    prompts,
+    training,
+)
 from slipway import store
 from slipway.errors import DataUnavailable, InputInvalid
 
@@ -447,6 +458,23 @@ def test_equal_seeds_give_equal_heads():
     assert not np.array_equal(one[1], third[1])
 
 
+def test_both_ways_at_once_are_what_one_after_the_other_is(tiny, volume, monkeypatch):
+    channels, ball = volume
+    given = {
+        "WT": prompts.from_mask(ball[14], "box", 14),
+        "ET": prompts.from_mask(ball[9], "mask", 9),
+    }
+    found = []
+    for count in (1, 4):
+        monkeypatch.setattr(cores.machine, "usable_cores", lambda count=count: count)
+        found.append(predictor.segment(tiny, channels, given, bank="selfsort"))
+    for name in given:
+        assert np.array_equal(found[0].logits[name], found[1].logits[name])
+        assert np.array_equal(found[0].confidence[name], found[1].confidence[name])
+    assert found[0].bank_log == found[1].bank_log
+    assert found[0].bank_log
+
+
 def balls(number):
     """Return a small volume with three nested balls, each bright in one channel."""
     draw = np.random.default_rng(number)
@@ -483,14 +511,49 @@ def test_training_learns_what_a_prompt_means():
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
 
 
-def test_the_rate_rises_in_each_stage_and_falls_over_all():
-    recipe = (training.Stage(64, 100, 3, 8e-4), training.Stage(64, 100, 3, 4e-4))
-    rates = [training.rate(step, recipe) for step in (0, 24, 100, 124, 199)]
+def test_the_rate_rises_in_each_stage_and_falls_over_each_round():
+    recipe = (
+        training.Stage(64, 100, 3, 8e-4), training.Stage(64, 100, 3, 4e-4),
+        training.Stage(64, 50, 3, 2e-4, round=1),
+    )  # fmt: skip
+    rates = [training.rate(step, recipe) for step in (0, 24, 100, 124, 199, 200, 225, 249)]
     assert rates[0] == pytest.approx(8e-4 / 25)
     assert rates[1] == pytest.approx(8e-4 * 0.965, rel=1e-3)
     assert rates[2] == pytest.approx(4e-4 / 2 / 25)
     assert rates[3] == pytest.approx(4e-4 * 0.316, rel=1e-2)
     assert rates[4] < 1e-6
+    assert rates[5] == pytest.approx(2e-4 / 25)
+    assert rates[6] == pytest.approx(2e-4 / 2)
+    assert rates[7] < 1e-6
+
+
+def test_gradients_are_the_mean_over_clips_on_any_number_of_cores(monkeypatch):
+    model = network.small(size=64, **SHORT["settings"])
+    clips = training.batch(training.Shelf(balls, 4), 0, (training.Stage(64, 1, 3, 1e-3),), 2, 0)
+    found = []
+    for count, some in ((1, clips), (2, clips), (1, clips[:1]), (1, clips[1:])):
+        monkeypatch.setattr(cores.machine, "usable_cores", lambda count=count: count)
+        with cores.threads(2) as threads:
+            loss, dice = training.Crew(model, len(some), threads).gradients(some, 64)
+        grads = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((loss, dice, grads))
+    (one, dice, grads), (other, again, same), first, second = found
+    assert (one, dice) == (other, again)
+    assert torch.equal(grads, same)
+    assert grads.abs().sum() > 0
+    assert one == pytest.approx((first[0] + second[0]) / 2)
+    assert torch.allclose(grads, (first[2] + second[2]) / 2, atol=1e-6)
+
+
+def test_membranes_are_bright_at_the_edge_and_change_nothing_else():
+    with_them, without = (phantom.head(2, ("flair", "t1ce"), m) for m in (True, False))
+    assert np.array_equal(with_them[1], without[1])
+    more = with_them[0]["t1ce"] - without[0]["t1ce"]
+    touched = more > 100
+    assert 300 < touched.sum() < 0.05 * (without[0]["t1ce"] > 0).sum()
+    assert (touched & (without[1] > 0)).mean() < 1e-4
+    none = [phantom.head(3, ("t1ce",), membranes)[0]["t1ce"] for membranes in (True, False)]
+    assert np.array_equal(*none)  # every other head has none
 
 
 # The shipped weights

@@ -3,18 +3,24 @@
 Whole tumour, core and rim of the same clip stand in one batch. A network shown one of them at a
 time learns to paint any tumour and to ignore prompt and memory; here that cannot lower the loss.
 Clips start on the prompted slice and go away from it in steps of random size along any axis.
-First at 192 pixels, where a step is cheaper, last at the 256 it is used at.
+First short ones until prompts are heeded, then six slices, which fill the memory as a volume does
+and leave the region behind; at 192 pixels, where a step is cheaper, and last at the 256 it is used
+at. The clips of a step find their gradients at the same time, each on a core.
 
-Data:    phantoms by seed, or cases; each made when needed, a few dozen in memory.
+Data:    phantoms by seed, or cases; each made when needed, a dozen in memory.
 Source:  Ravi et al., arXiv 2408.00714, section 4 and appendix D (losses 20 focal + dice + IoU +
          object score); Zhu et al., arXiv 2408.00874, section 4 (kinds of prompt).
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +28,7 @@ import numpy as np
 from slipway import networks
 from slipway.logs import say
 
-from . import crops, network, phantom, prompts
+from . import cores, crops, network, phantom, prompts
 from .brats import REGIONS, normalised
 
 if TYPE_CHECKING:
@@ -42,13 +48,16 @@ UNLIMITED = 1_000_000
 """Phantoms there are: no step sees one that an earlier window held."""
 LEAST = 12
 """Pixels that a region has on a prompted slice at least."""
+AHEAD = 8
+"""Steps whose clips are drawn before they are needed: now and then one waits for a new phantom."""
 
 
 @dataclass(frozen=True)
 class Stage:
     """A stretch of training: pixels of a side, steps, slices of a clip, peak of the rate.
 
-    ``stride`` is how many slices two neighbours of a clip lie apart at most.
+    ``stride`` is how many slices two neighbours of a clip lie apart at most. Over the stages of a
+    ``round`` the rate falls to nothing once.
     """
 
     size: int
@@ -56,12 +65,14 @@ class Stage:
     slices: int
     peak: float
     stride: int = 8
+    round: int = 0
 
 
 RECIPE = (
-    Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4), Stage(256, 300, 4, 6e-4)
+    Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4),
+    Stage(192, 3600, 6, 4e-4, round=1), Stage(256, 1000, 6, 4e-4, round=1),
 )  # fmt: skip
-STRIDES = {1: 0.25, 2: 0.25, 3: 0.2, 5: 0.2, 8: 0.1}
+STRIDES = {1: 0.2, 2: 0.2, 3: 0.2, 5: 0.25, 8: 0.15}
 """How often neighbours lie up to so many slices apart."""
 
 
@@ -74,7 +85,7 @@ class Volume(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """A batch: images (b, t, 3, s, s), prompts (3b, 1, s, s), targets (3b, t, s, s).
+    """A clip: images (1, t, 3, s, s), prompts (3, 1, s, s), targets (3, t, s, s).
 
     ``jump`` is how many slices the prompt is said to lie further back than it does: clips are
     short, volumes are not.
@@ -86,14 +97,14 @@ class Clips(NamedTuple):
     jump: int = 0
 
     def to(self, device: str) -> Clips:
-        """Return the batch on a device."""
+        """Return the clip on a device."""
         tensors = (self.images, self.prompts, self.targets)
         return Clips(*(part.to(device) for part in tensors), self.jump)
 
 
 def phantom_volume(seed: int) -> Volume:
     """Return phantom ``seed`` as `brats.channels` would give it, only faster."""
-    volumes, labels = phantom.head(seed, ("flair", "t1ce", "t2"))
+    volumes, labels = phantom.head(seed, ("flair", "t1ce", "t2"), membranes=True)
     channels = np.stack([normalised(volume) for volume in volumes.values()])
     return volume_of(channels.transpose(0, 3, 2, 1), labels.transpose(2, 1, 0))
 
@@ -184,6 +195,10 @@ def spoiled(images: Tensor, draw: np.random.Generator) -> Tensor:
     """Return images (t, 3, s, s) as another scanner would give them; some slices badly."""
     import torch
 
+    low, high = (torch.amin(images, (0, 2, 3), True), torch.amax(images, (0, 2, 3), True))
+    power = torch.from_numpy(np.exp(draw.uniform(-0.25, 0.25, (1, 3, 1, 1))).astype(np.float32))
+    width = (high - low).clamp(min=1e-3)
+    images = ((images - low) / width).pow(power) * width + low
     scale = torch.from_numpy(draw.uniform(0.85, 1.15, (1, 3, 1, 1)).astype(np.float32))
     shift = torch.from_numpy(draw.uniform(-0.15, 0.15, (1, 3, 1, 1)).astype(np.float32))
     images = images * scale + shift
@@ -195,15 +210,16 @@ def spoiled(images: Tensor, draw: np.random.Generator) -> Tensor:
     return images
 
 
-def batch(shelf: Shelf, step: int, stage: Stage, clips: int, seed: int) -> Clips:
+def batch(shelf: Shelf, step: int, recipe: tuple[Stage, ...], clips: int, seed: int) -> list[Clips]:
     """Return the clips of a step, the same whenever it is asked for."""
-    import torch
-
     draw = np.random.default_rng((seed, step))
-    found = [clip(shelf.chosen(step, draw), stage, draw) for _ in range(clips)]
-    parts = (torch.cat(parts) for parts in zip(*(one[:3] for one in found), strict=True))
-    jump = int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
-    return Clips(*parts, jump)
+    stage, _ = stage_of(step, recipe)
+    return [
+        clip(shelf.chosen(step, draw), stage, draw)._replace(
+            jump=int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
+        )
+        for _ in range(clips)
+    ]
 
 
 class Heard:
@@ -214,7 +230,7 @@ class Heard:
 
     def __init__(self, model: Small) -> None:
         self.said: tuple[Tensor, ...] = ()
-        self.handle = model.sam_mask_decoder.register_forward_hook(self.hear)
+        model.sam_mask_decoder.register_forward_hook(self.hear)
 
     def hear(self, module: Any, given: Any, said: tuple[Tensor, ...]) -> None:
         """Keep masks, IoU, tokens and object score."""
@@ -287,7 +303,7 @@ def loss_of(found: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor) -> tupl
     overlap = (overlaps.flatten() - true_overlap).abs() * there
     absent = binary_cross_entropy_with_logits(scores.flatten(), there)
     count = there.sum().clamp(min=1)
-    total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + 0.5 * absent
+    total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + absent
     by_region = [part.view(-1, 3, len(found)).sum(dim=(0, 2)) for part in (right * there, there)]
     return total, by_region[0] / by_region[1].clamp(min=1)
 
@@ -301,14 +317,16 @@ def agreement(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rate(step: int, recipe: tuple[Stage, ...]) -> float:
-    """Return the learning rate of a step: each stage warms up, and all falls by one cosine.
+    """Return the learning rate of a step: each stage warms up, and a round falls by one cosine.
 
     With the rate held at its peak, training lost what tells prompts apart around step 600, and it
     did not come back. The fall, AdamW's second beta and the clipping of gradients came together:
     which of them cured it was not tried apart.
     """
     stage, done = stage_of(step, recipe)
-    fall = 0.5 * (1 + math.cos(math.pi * step / sum(part.steps for part in recipe)))
+    before = sum(part.steps for part in recipe if part.round < stage.round)
+    whole = sum(part.steps for part in recipe if part.round == stage.round)
+    fall = 0.5 * (1 + math.cos(math.pi * (step - before) / whole))
     return stage.peak * min(1.0, (done + 1) / 25) * fall
 
 
@@ -343,28 +361,67 @@ def fit(
     )
     average = Average(model)
     curve, first = taken_up(state, model, optimizer, average) if state else ([], 0)
-    shelf, heard = Shelf(make, count), Heard(model)
-    for step in range(first, sum(stage.steps for stage in recipe)):
-        stage, _ = stage_of(step, recipe)
-        resize(model, stage.size)
-        given = batch(shelf, step, stage, clips, seed).to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, recipe)
-        loss, dice = loss_of(tracked(model, heard, given), given.targets)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        optimizer.step()
-        average.take(model, step)
-        curve.append([step, loss.item(), *dice.tolist()])
-        if (step + 1) % every == 0:
-            told(curve[-every:], stage)
-            if keep:
-                keep({"curve": curve, "step": step + 1},
-                     networks.state_of(model, optimizer) | average.named())  # fmt: skip
-    heard.handle.remove()
+    total = sum(stage.steps for stage in recipe)
+    drawn = partial(batch, Shelf(make, count), recipe=recipe, clips=clips, seed=seed)
+    with ThreadPoolExecutor(1) as drawing, cores.threads(clips) as threads:
+        crew = Crew(model, clips, threads)
+        ahead = deque(drawing.submit(drawn, step) for step in range(first, total)[:AHEAD])
+        for step in range(first, total):
+            stage, _ = stage_of(step, recipe)
+            given = [one.to(device) for one in ahead.popleft().result()]
+            if step + AHEAD < total:
+                ahead.append(drawing.submit(drawn, step + AHEAD))
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step, recipe)
+            loss, dice = crew.gradients(given, stage.size)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            average.take(model, step)
+            curve.append([step, loss, *dice])
+            if (step + 1) % every == 0:
+                told(curve[-every:], stage)
+                if keep:
+                    keep({"curve": curve, "step": step + 1},
+                         networks.state_of(model, optimizer) | average.named())  # fmt: skip
+    resize(model, recipe[-1].size)
     model.load_state_dict(average.tensors)
     return model.cpu().eval()
+
+
+class Crew:
+    """Copies of a network, one for each clip of a step, which work at the same time.
+
+    Gradients are the mean over the clips, each computed by one thread and added in their order:
+    equal numbers on any number of cores.
+    """
+
+    def __init__(self, model: Small, clips: int, threads: Executor) -> None:
+        self.model, self.threads = model, threads
+        self.copies = [copy.deepcopy(model) for _ in range(clips)]
+        self.heard = [Heard(one) for one in self.copies]
+
+    def gradients(self, clips: Sequence[Clips], size: int) -> tuple[float, list[float]]:
+        """Put the mean gradient into the network, and return mean loss and Dice of each region."""
+        import torch
+
+        found = list(self.threads.map(partial(self.one, size=size), range(len(clips)), clips))
+        for mine, *theirs in zip(
+            self.model.parameters(), *(one.parameters() for one in self.copies), strict=True
+        ):
+            parts = [part.grad for part in theirs if part.grad is not None]
+            mine.grad = torch.stack(parts).mean(dim=0) if parts else None
+        losses, dice = zip(*found, strict=True)
+        return float(np.mean(losses)), np.mean(dice, axis=0).tolist()
+
+    def one(self, number: int, clips: Clips, size: int) -> tuple[float, list[float]]:
+        """Find the gradients of one clip, and return its loss and the Dice of each region."""
+        copied = self.copies[number]
+        copied.load_state_dict(self.model.state_dict())
+        copied.zero_grad()
+        resize(copied, size)
+        loss, dice = loss_of(tracked(copied, self.heard[number], clips), clips.targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item(), dice.tolist()
 
 
 class Average:
