@@ -111,20 +111,24 @@ def prepare(run: Run, phantoms: int | None) -> None:
               show_default=True, help="Weights to begin with.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(0), default=None,
               help="Of training; default: none from shipped weights.")  # fmt: skip
-@click.option("--checkpoint", type=FILE, default=None, help="Weights of SAM 2 or MedSAM-2 instead.")
+@click.option("--checkpoint", default=None, metavar="FILE or ADDRESS",
+              help="Weights of SAM 2 or MedSAM-2 instead.")  # fmt: skip
+@click.option("--sha256", default=None, help="Of what the address gives.")
 @click.option("--config", type=click.Choice([*network.CONFIGS]), default=None,
               help="What the checkpoint is of.")  # fmt: skip
 @click.option("--size", type=click.IntRange(64), default=None, help="Pixels of a side for it.")
 def train(
-    run: Run, start: str, steps: int | None, checkpoint: Path | None, config: str | None,
-    size: int | None,
+    run: Run, start: str, steps: int | None, checkpoint: str | None, sha256: str | None,
+    config: str | None, size: int | None,
 ) -> Segmenter:  # fmt: skip
     """Take weights, or train the small network on phantoms or on the prepared patients."""
     if (checkpoint is None) != (config is None):
         raise click.UsageError("--checkpoint and --config go together; found one of them")
     if checkpoint is not None and config is not None:
-        found: Segmenter = network.load(checkpoint, config, size)
-        run.note(f"The weights are {found.name}, as they were downloaded.")
+        file = network.file_of(checkpoint, sha256, config)
+        found: Segmenter = network.load(file, config, size)
+        run.note(f"The weights are {found.name}, as they were downloaded. Their licence: "
+                 f"{network.CONFIGS[config][2]}.")  # fmt: skip
         return found
     return fitting.small(run, start, steps)
 

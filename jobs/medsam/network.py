@@ -10,11 +10,14 @@ Source:  Ravi et al., SAM 2, arXiv 2408.00714; package sam2 (configurations).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from slipway import store
+from slipway import data, store
 from slipway.errors import DataUnavailable, InputInvalid
+from slipway.spec import Dataset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +28,21 @@ if TYPE_CHECKING:
 
 TRUSTED = ("jobs.medsam.nets.Small", "jobs.medsam.nets.Configured")
 WEIGHTS = Path(__file__).with_name("weights")
+META = "Apache-2.0 (Meta)"
 CONFIGS = {
-    "sam2.1-tiny": ("sam2.1/sam2.1_hiera_t", 1024),
-    "sam2.1-small": ("sam2.1/sam2.1_hiera_s", 1024),
-    "sam2.1-base": ("sam2.1/sam2.1_hiera_b+", 1024),
-    "sam2.1-large": ("sam2.1/sam2.1_hiera_l", 1024),
-    "medsam2-zhu": ("sam2/sam2_hiera_s", 1024),
-    "medsam2-ma": ("sam2.1/sam2.1_hiera_t", 512),
+    "sam2.1-tiny": ("sam2.1/sam2.1_hiera_t", 1024, META),
+    "sam2.1-small": ("sam2.1/sam2.1_hiera_s", 1024, META),
+    "sam2.1-base": ("sam2.1/sam2.1_hiera_b+", 1024, META),
+    "sam2.1-large": ("sam2.1/sam2.1_hiera_l", 1024, META),
+    "medsam2-zhu": (
+        "sam2/sam2_hiera_s",
+        1024,
+        "Apache-2.0 in the repository, whose badge says GPL",
+    ),
+    "medsam2-ma": ("sam2.1/sam2.1_hiera_t", 512, "CC BY-SA 4.0 by the weights' own page"),
 }
-"""The package's configuration and the pixels of a side of each checkpoint known by name."""
+"""The package's configuration, pixels of a side and licence of each checkpoint known by name."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
 SHOWN = 5
 """Names of weights in an error."""
 
@@ -51,6 +60,22 @@ def shipped() -> Small:
     return network.float()
 
 
+def file_of(place: str, sha256: str | None, config: str) -> Path:
+    """Return the file of a checkpoint: a path, or an address to bring it from by its ``sha256``.
+
+    Raises InputInvalid for an address without a checksum, and what `data.fetch` raises.
+    """
+    if not place.startswith(("http://", "https://")):
+        return Path(place)
+    if not sha256 or not DIGEST.fullmatch(sha256):
+        raise InputInvalid(
+            f"--sha256: found {sha256!r}; wanted the 64 hexadecimal digits of {place}"
+        )
+    name = re.sub(r"[^\w.-]", "_", urlsplit(place).path.rpartition("/")[2]) or "checkpoint.pt"
+    file = f"checkpoints/{sha256[:16]}/{name}"
+    return data.fetch(Dataset(place, file, sha256, 0, CONFIGS[config][2], citation=""))
+
+
 def load(checkpoint: Path, config: str, size: int | None = None) -> Configured:
     """Return a checkpoint's network. ``config`` is one of `CONFIGS`, ``size`` other pixels.
 
@@ -60,7 +85,7 @@ def load(checkpoint: Path, config: str, size: int | None = None) -> Configured:
 
     if config not in CONFIGS:
         raise InputInvalid(f"--config: found {config!r}; wanted one of {', '.join(CONFIGS)}")
-    name, usual = CONFIGS[config]
+    name, usual, _ = CONFIGS[config]
     side = size or usual
     if side % 32 or side < 64:
         raise InputInvalid(f"size: found {side}; wanted a multiple of 32, 64 or more")

@@ -125,7 +125,7 @@ def trained(tmp_path_factory, folder, tiny, small_recipe):
     prepare(run, None)
     run.finish()
     run = a_run(out, "train", folder)
-    store.save(train(run, "shipped", None, None, None, None), out / "model")
+    store.save(train(run, "shipped", None, None, None, None, None), out / "model")
     run.finish()
     return out
 

@@ -2,8 +2,12 @@
 
 import contextlib
 import copy
+import functools
+import hashlib
+import http.server
 import math
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -25,7 +29,7 @@ from jobs.medsam import (
     training,
 )
 from slipway import store
-from slipway.errors import DataUnavailable, InputInvalid
+from slipway.errors import ContentWrong, DataUnavailable, InputInvalid
 
 HALF = math.sqrt(0.5)
 THREE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [HALF, HALF]])
@@ -389,6 +393,32 @@ def test_weights_of_another_network_are_named(checkpoint):
     assert "50 missing: image_encoder.trunk.blocks.12" in str(told.value)
     assert "5 unexpected: no_obj_embed_spatial" in str(told.value)
     assert "of another shape" in str(told.value)
+
+
+def test_a_checkpoint_comes_from_an_address_by_its_checksum(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("SLIPWAY_DATA", str(tmp_path))
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=str(checkpoint.parent)
+    )
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/{checkpoint.name}?download=true"
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    with pytest.raises(ContentWrong, match="wanted 0000"):
+        network.file_of(address, "0" * 64, "sam2.1-tiny")
+    file = network.file_of(address, digest, "sam2.1-tiny")
+    assert file.name == checkpoint.name
+    assert "licence Apache-2.0" in capsys.readouterr().err
+    server.shutdown()
+    server.server_close()
+    assert network.file_of(address, digest, "sam2.1-tiny") == file  # the cache has it
+    with pytest.raises(DataUnavailable, match=r"127\.0\.0\.1"):
+        network.file_of(address, "1" * 64, "sam2.1-tiny")
+    with pytest.raises(InputInvalid, match="--sha256: found None; wanted the 64"):
+        network.file_of(address, None, "sam2.1-tiny")
+    assert network.file_of(str(checkpoint), None, "sam2.1-tiny") == checkpoint
 
 
 class Harmful:

@@ -82,6 +82,16 @@ def find(spec: JobSpec, name: str, wish: str = "auto") -> Source:
     raise DataUnavailable(f"dataset {name}: {'; '.join(reasons)}")
 
 
+def fetch(dataset: Dataset) -> Path:
+    """Return a file that is published at an address, from the cache or brought into it.
+
+    Raises DataUnavailable where the address does not answer, and ContentWrong where the file is
+    not the one of the checksum.
+    """
+    found = _cached(dataset, "real") or _download(dataset, dataset.url, "real", dataset.member)
+    return found.path
+
+
 def _given(name: str, dataset: Dataset, path: Path, origin: str) -> Source:
     """Return what a platform gives as a dataset; the declared bytes are no other tier there."""
     say(f"data: {name} comes from {path} ({origin})")
@@ -146,7 +156,8 @@ def _checked(path: Path, dataset: Dataset) -> str:
 def _download(dataset: Dataset, url: str, tier: str, member: str) -> Source:
     """Bring a file into the cache: whole and with the right checksum, or not at all."""
     target = cache_folder() / dataset.file
-    say(f"data: fetching {url} ({dataset.bytes / 1e6:.1f} MB)\ndata: licence {dataset.licence}")
+    size = f" ({dataset.bytes / 1e6:.1f} MB)" if dataset.bytes else ""
+    say(f"data: fetching {url}{size}\ndata: licence {dataset.licence}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
