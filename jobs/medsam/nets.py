@@ -21,6 +21,7 @@ from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from torch import Tensor, nn
 
+from .brats import REGIONS
 from .predictor import Segmenter
 
 WAVES = 100.0
@@ -35,7 +36,10 @@ class Small(Segmenter):
 
     ``size`` pixels of a side; ``width`` of Hiera's first stage, blocks of its ``stages`` and which
     of them see the ``whole`` picture; ``dim`` features at stride 16; ``memory`` features of a
-    remembered slice; ``layers`` of memory attention.
+    remembered slice; ``layers`` of memory attention. A mask does not say whether the core is meant
+    or all of the tumour, and so small a network seldom sees it from the mask's edge: where the
+    region was named, each slice's features get a learned vector for it, as the decoder's dense
+    prompt is one. Without a name nothing is added.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Small(Segmenter):
             pred_obj_scores_mlp=True, fixed_no_obj_ptr=True, use_mlp_for_obj_ptr_proj=True,
         )  # fmt: skip
         tied(self.memory_attention.layers[0].cross_attn_image)
+        self.regions = nn.Embedding(len(REGIONS), dim)
+        nn.init.zeros_(self.regions.weight)
         self.settings = {
             "size": size, "width": width, "stages": [*stages], "whole": [*whole], "dim": dim,
             "memory": memory, "layers": layers, "name": name,

@@ -23,13 +23,14 @@ import numpy as np
 import sam2.sam2_video_predictor
 import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from slipway.errors import InputInvalid
 
 from . import cores, crops
+from .brats import REGIONS
 from .memory import BANKS, SLOTS, THRESHOLD, Bank, Memory
 from .prompts import Prompt, rasterised
 
@@ -51,6 +52,8 @@ class Segmenter(SAM2VideoPredictor):  # type: ignore[misc]
     """Whether points and boxes go in as they are, or as masks, which a small network needs."""
     natural = False
     """Whether the weights were trained on photographs with the mean and deviation of ImageNet."""
+    regions: nn.Embedding
+    """What a named region adds to a slice's features; `nets.Small` alone has it."""
 
     @property
     def name(self) -> str:
@@ -109,10 +112,13 @@ class Segmenter(SAM2VideoPredictor):  # type: ignore[misc]
             frame_idx, num_frames = frame_idx + FAR, 2 * FAR
         else:
             self.forget(output_dict, frame_idx)
-        return super()._prepare_memory_conditioned_features(
+        found = super()._prepare_memory_conditioned_features(
             frame_idx, is_init_cond_frame, current_vision_feats, current_vision_pos_embeds,
             feat_sizes, given, num_frames, track_in_reverse,
         )  # fmt: skip
+        if "region" in output_dict and not is_init_cond_frame:
+            found = found + self.regions(output_dict["region"])[:, :, None, None]
+        return found
 
     def forget(self, output_dict: dict[str, Any], place: int) -> None:
         """Drop memories out of reach of a slice and of every prompted one, in either direction."""
@@ -270,6 +276,9 @@ def propagated(
         state = network.start(slices, square.side)
         for name, prompt in prompts.items():
             give(network, state, name, prompt, square, shape)
+        for name in REGIONS.keys() & prompts.keys() if hasattr(network, "regions") else ():
+            number = torch.tensor([[*REGIONS].index(name)], device=device)
+            state["output_dict_per_obj"][state["obj_id_to_idx"][name]]["region"] = number
         for name, bank in banks.items():
             state["output_dict_per_obj"][state["obj_id_to_idx"][name]]["bank"] = bank
         for number, names, masks in network.propagate_in_video(state):

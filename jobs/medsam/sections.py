@@ -199,8 +199,9 @@ def route(network: Segmenter) -> str:
     """Tell how points and boxes get into the network."""
     if network.native:
         return "Points and boxes go in as they are."
-    return ("This small network gets a box as the ellipse in it and a point as a disk of the size "
-            "of a usual region, both as a mask.")  # fmt: skip
+    return ("This small network is told the region's name, and gets a box (filled for the whole "
+            "tumour, its ellipse for the core, a ring for the rim) and a point (a disk of the size "
+            "of a usual region) as a mask.")  # fmt: skip
 
 
 def method(run: Run) -> None:

@@ -488,6 +488,24 @@ def test_equal_seeds_give_equal_heads():
     assert not np.array_equal(one[1], third[1])
 
 
+def test_a_named_region_changes_the_answer_and_another_name_nothing(tiny, volume):
+    channels, ball = volume
+    model = copy.deepcopy(tiny)
+    given = {name: prompts.from_mask(ball[12], "mask", 0) for name in ("WT", "TC", "lesion")}
+
+    def logits():
+        return predictor.segment(model, channels[:, 12:20], given).logits
+
+    before = logits()
+    assert np.array_equal(before["WT"], before["TC"])
+    torch.nn.init.normal_(model.regions.weight, generator=torch.Generator().manual_seed(0))
+    after = logits()
+    assert np.array_equal(after["lesion"], before["lesion"])
+    assert not np.array_equal(after["WT"], before["WT"])
+    assert not np.array_equal(after["WT"], after["TC"])
+    assert np.array_equal(after["WT"][0], before["WT"][0])  # the prompted slice is the prompt
+
+
 def test_both_ways_at_once_are_what_one_after_the_other_is(tiny, volume, monkeypatch):
     channels, ball = volume
     given = {

@@ -69,9 +69,11 @@ class Stage:
 
 
 RECIPE = (
-    Stage(192, 200, 2, 6e-4, 2), Stage(192, 1200, 3, 6e-4),
-    Stage(192, 3600, 6, 4e-4, round=1), Stage(256, 1000, 6, 4e-4, round=1),
+    Stage(192, 200, 2, 6e-4, 2), Stage(192, 1000, 3, 6e-4),
+    Stage(192, 2000, 6, 4e-4, round=1), Stage(256, 700, 6, 4e-4, round=1),
 )  # fmt: skip
+NAMED = 0.75
+"""How often a clip's regions are named; else the prompt alone must tell them apart."""
 STRIDES = {1: 0.2, 2: 0.2, 3: 0.2, 5: 0.25, 8: 0.15}
 """How often neighbours lie up to so many slices apart."""
 
@@ -88,18 +90,19 @@ class Clips(NamedTuple):
     """A clip: images (1, t, 3, s, s), prompts (3, 1, s, s), targets (3, t, s, s).
 
     ``jump`` is how many slices the prompt is said to lie further back than it does: clips are
-    short, volumes are not.
+    short, volumes are not. ``named`` tells whether the network hears the regions' names.
     """
 
     images: Tensor
     prompts: Tensor
     targets: Tensor
     jump: int = 0
+    named: bool = True
 
     def to(self, device: str) -> Clips:
         """Return the clip on a device."""
         tensors = (self.images, self.prompts, self.targets)
-        return Clips(*(part.to(device) for part in tensors), self.jump)
+        return Clips(*(part.to(device) for part in tensors), *self[3:])
 
 
 def phantom_volume(seed: int) -> Volume:
@@ -216,7 +219,8 @@ def batch(shelf: Shelf, step: int, recipe: tuple[Stage, ...], clips: int, seed: 
     stage, _ = stage_of(step, recipe)
     return [
         clip(shelf.chosen(step, draw), stage, draw)._replace(
-            jump=int(draw.integers(1, 100)) if draw.random() < 0.5 else 0
+            jump=int(draw.integers(1, 100)) if draw.random() < 0.5 else 0,
+            named=draw.random() < NAMED,
         )
         for _ in range(clips)
     ]
@@ -239,11 +243,15 @@ class Heard:
 
 def tracked(model: Small, heard: Heard, clips: Clips) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return logits (n, 1, s/4, s/4), IoU (n, 1) and object score (n, 1) after the first slice."""
+    import torch
+
     count, slices = clips.images.shape[:2]
     each = len(clips.prompts) // count
     output = model._prepare_backbone_features(model.forward_image(clips.images.flatten(0, 1)))
     _, features, places, sizes = output
-    kept: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    kept: dict[str, Any] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    if clips.named:
+        kept["region"] = torch.arange(each, device=clips.images.device).repeat(count)
     found = []
     for number in range(slices):
         mine = [
@@ -303,7 +311,7 @@ def loss_of(found: list[tuple[Tensor, Tensor, Tensor]], targets: Tensor) -> tupl
     overlap = (overlaps.flatten() - true_overlap).abs() * there
     absent = binary_cross_entropy_with_logits(scores.flatten(), there)
     count = there.sum().clamp(min=1)
-    total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + absent
+    total = 20 * focal.mean() + (dice * there).sum() / count + overlap.sum() / count + 0.5 * absent
     by_region = [part.view(-1, 3, len(found)).sum(dim=(0, 2)) for part in (right * there, there)]
     return total, by_region[0] / by_region[1].clamp(min=1)
 
