@@ -47,6 +47,11 @@ RELABELLED = {3: 4}
 DECATHLON = {1: 2, 2: 1, 3: 4}
 """Oedema, non-enhancing and enhancing tumour in the Decathlon's order."""
 DECATHLON_ORDER = ("flair", "t1", "t1ce", "t2")
+ASKEW = "found an affine without direction; wanted three axes of space"
+MOST_OFFSET = 2**24
+"""Bytes before the voxels: a header and its extensions."""
+FURTHEST = 1e9
+"""Millimetres that no affine may hold: beyond them lies damage."""
 MOST_VOXELS = 2**27
 """Of one file, 15 times a volume of BraTS: a small file must not unfold to the whole memory."""
 SLACK = 2**20
@@ -235,9 +240,10 @@ def _image(content: Content, case: str, kind: str, axes: int = 3) -> _Image:
     if len(shape) != axes:
         raise InputInvalid(f"{told}: found shape {image.shape}; wanted {axes} axes")
     orientation = orientations.io_orientation(image.affine)
-    if not np.isfinite(orientation).all() or not np.isfinite(image.affine).all():
-        raise InputInvalid(f"{told}: found an affine without direction; wanted three axes of space")
-    data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
+    if not np.isfinite(orientation).all():
+        raise InputInvalid(f"{told}: {ASKEW}")
+    with np.errstate(all="ignore"):  # what is no number any more is told where voxels are checked
+        data = image.get_fdata(dtype=np.float32, caching="unchanged").reshape(shape)
     turned = orientations.apply_orientation(data, orientation)
     affine = image.affine @ orientations.inv_ornt_aff(orientation, shape[:3])
     header = image.header.copy()
@@ -247,6 +253,7 @@ def _image(content: Content, case: str, kind: str, axes: int = 3) -> _Image:
 def _nifti(content: Content, told: str) -> Any:
     """Return a nibabel image that is whole and of a bearable size."""
     import nibabel
+    import numpy as np
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
@@ -257,9 +264,15 @@ def _nifti(content: Content, told: str) -> Any:
             voxels = math.prod(map(int, header.get_data_shape()))
             if not 0 < voxels <= MOST_VOXELS:
                 raise InputInvalid(f"{told}: found {voxels:,} voxels; wanted 1 to {MOST_VOXELS:,}")
-            size = int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
+            offset = int(header.get_data_offset())
+            if offset > MOST_OFFSET:
+                raise InputInvalid(f"{told}: found voxels from byte {offset:,} on; wanted them "
+                                   f"within the first {MOST_OFFSET:,}")  # fmt: skip
+            size = offset + voxels * header.get_data_dtype().itemsize
             whole = head + file.read(max(size - len(head), 0))
             file.read(SLACK)  # at the end gzip compares its checksum
+        with np.errstate(all="ignore"):
+            affine = header.get_best_affine()
     except FileNotFoundError:
         raise DataUnavailable(f"{told}: no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -270,6 +283,8 @@ def _nifti(content: Content, told: str) -> Any:
         raise InputInvalid(f"{told}: found {len(whole):,} bytes of voxels; wanted {size:,}")
     if header.get_data_dtype().kind not in "iuf":
         raise InputInvalid(f"{told}: found {header.get_data_dtype()} voxels; wanted numbers")
+    if not (np.abs(affine) < FURTHEST).all():  # nor where one is not a number
+        raise InputInvalid(f"{told}: {ASKEW}")
     kind = nibabel.Nifti1Image if header["sizeof_hdr"] == 348 else nibabel.Nifti2Image
     return kind.from_bytes(whole)
 

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from hypothesis import example as such_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -291,8 +292,26 @@ def test_a_header_that_promises_too_much_is_refused_before_it_is_unfolded():
         brats.read_one(bomb, "bomb")
 
 
-@settings(max_examples=80, deadline=None, database=None)
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan, 1e30])
+@pytest.mark.parametrize("entry", ["srow_x", "pixdim", "qoffset_y", "quatern_b"])
+def test_an_affine_that_is_no_number_is_refused(odd, entry):
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
+    image.set_sform(None if entry != "srow_x" else np.eye(4), code=0 if entry != "srow_x" else 1)
+    image.set_qform(np.eye(4), code=1)
+    content = bytearray(image.to_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    header[entry] = [odd] * header[entry].size if header[entry].size > 1 else odd
+    content[:348] = header.binaryblock
+    with pytest.raises(InputInvalid, match=r"case odd.*(affine|NIfTI)"):
+        brats.read_one(bytes(content), "odd")
+
+
+@settings(max_examples=300, deadline=None, database=None)
 @given(st.binary(max_size=60), st.integers(0, 360), st.booleans())
+@such_as(b"\0\0\0\0\0\0\0\0\0\xc0\x7f", 273, False)
+@such_as(b"\0\0\0\0\0\0\0\0\0\x81\x7f", 273, True)
+@such_as(b"_", 111, True)
+@such_as(b"Q", 111, False)
 def test_any_damage_to_a_file_is_an_error_that_names_it_or_harmless(noise, place, packed):
     image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
     content = bytearray(image.to_bytes())
