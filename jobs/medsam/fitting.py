@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from slipway import store
 from slipway.data import written
+from slipway.run import read_json
 
 from . import baseline, brats, charts, cohort, network
 
@@ -80,7 +81,7 @@ def lately(curve: list[list[float]]) -> dict[str, float]:
 def keep(run: Run, found: Segmenter, folder: Path) -> Path:
     """Write weights as 16-bit numbers, and beside them the record of the train that made them."""
     store.save(found.half(), folder)
-    told = {name: json.loads((run.out / f"{name}.json").read_text("utf-8")).get("train", {})
+    told = {name: read_json(run.out / f"{name}.json").get("train", {})
             for name in ("run", "metrics")}  # fmt: skip
     with written(folder / "run.json") as path:
         path.write_text(json.dumps(told, indent=1) + "\n", "utf-8")

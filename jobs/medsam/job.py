@@ -335,6 +335,7 @@ def case_of(row: Scan) -> brats.Case:
 @job.score
 def score(model: Segmenter, rows: list[Scan]) -> list[Mask]:
     """Segment each scan from its prompt."""
+    model.to("cuda" if machine.on_gpu(job.spec) else "cpu")
     return [segmented(model, row) for row in rows]
 
 
@@ -345,7 +346,6 @@ def segmented(model: Segmenter, row: Scan) -> Mask:
     case = case_of(row)
     asked = asking.parse(row.prompt, case)
     settings = propagation.Settings(row.bank, plane=asked.plane, modalities=brats.three_of(case))
-    model.to("cuda" if machine.on_gpu(job.spec) else "cpu")
     found = propagation.answered(model, case, {row.region: asked.prompt}, settings)
     mask, sure = found.masks[row.region], found.confidence[row.region]
     held = np.flatnonzero(mask.any(axis=(0, 1))).tolist()

@@ -34,11 +34,7 @@ CONFIGS = {
     "sam2.1-small": ("sam2.1/sam2.1_hiera_s", 1024, META),
     "sam2.1-base": ("sam2.1/sam2.1_hiera_b+", 1024, META),
     "sam2.1-large": ("sam2.1/sam2.1_hiera_l", 1024, META),
-    "medsam2-zhu": (
-        "sam2/sam2_hiera_s",
-        1024,
-        "Apache-2.0 in the repository, whose badge says GPL",
-    ),
+    "medsam2-zhu": ("sam2/sam2_hiera_s", 1024, "Apache-2.0 (the authors' badge says GPL)"),
     "medsam2-ma": ("sam2.1/sam2.1_hiera_t", 512, "CC BY-SA 4.0 by the weights' own page"),
 }
 """The package's configuration, pixels of a side and licence of each checkpoint known by name."""

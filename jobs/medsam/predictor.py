@@ -276,17 +276,19 @@ def propagated(
         state = network.start(slices, square.side)
         for name, prompt in prompts.items():
             give(network, state, name, prompt, square, shape)
-        for name in REGIONS.keys() & prompts.keys() if hasattr(network, "regions") else ():
-            number = torch.tensor([[*REGIONS].index(name)], device=device)
-            state["output_dict_per_obj"][state["obj_id_to_idx"][name]]["region"] = number
+        kept = {name: state["output_dict_per_obj"][at]
+                for name, at in state["obj_id_to_idx"].items()}  # fmt: skip
+        for number, name in enumerate(REGIONS if hasattr(network, "regions") else ()):
+            if name in kept:
+                kept[name]["region"] = torch.tensor([number], device=device)
         for name, bank in banks.items():
-            state["output_dict_per_obj"][state["obj_id_to_idx"][name]]["bank"] = bank
+            kept[name]["bank"] = bank
         for number, names, masks in network.propagate_in_video(state):
             logits = crops.paste(masks[:, 0].float().clamp(-10, 10), square, shape).cpu().numpy()
             for index, name in enumerate(names):
-                kept = state["output_dict_per_obj"][index]
-                prompted = number in kept["cond_frame_outputs"]
-                said = kept["cond_frame_outputs" if prompted else "non_cond_frame_outputs"]
+                mine = kept[name]
+                prompted = number in mine["cond_frame_outputs"]
+                said = mine["cond_frame_outputs" if prompted else "non_cond_frame_outputs"]
                 yield number, name, logits[index], float(said[number]["confidence"])
 
 

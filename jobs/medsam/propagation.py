@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slipway.errors import InputInvalid
+from slipway.logs import say
 
 from . import brats
 
@@ -156,7 +157,7 @@ def answered(
 def connected(mask: np.ndarray, shown: np.ndarray, at: int) -> np.ndarray:
     """Return what of a mask (z, y, x) hangs together with what is ``shown`` (y, x) on slice ``at``.
 
-    Gaps of up to `GAP` voxels are none. A mask that has nothing there is returned as it is.
+    Gaps of up to `GAP` voxels are none. A mask that has nothing there comes back whole, as is said.
     """
     import numpy as np
     from scipy.ndimage import binary_dilation, find_objects, generate_binary_structure, label
@@ -171,7 +172,10 @@ def connected(mask: np.ndarray, shown: np.ndarray, at: int) -> np.ndarray:
     here = np.zeros(mask.shape, numbers.dtype)
     here[room] = numbers
     kept = np.unique(here[at][shown & mask[at]])
-    return mask & np.isin(here, kept) if len(kept) else mask
+    if not len(kept):
+        say(f"slice {at}: nothing was found where the prompt is, so all that was found is kept")
+        return mask
+    return mask & np.isin(here, kept)
 
 
 def nothing(case: brats.Case) -> np.ndarray:

@@ -514,7 +514,7 @@ def test_the_prompted_slice_is_where_it_was_asked_for(case):
 # The verbs
 
 
-def test_what_hangs_together_with_the_prompt_is_kept():
+def test_what_hangs_together_with_the_prompt_is_kept(capsys):
     mask = np.zeros((12, 40, 40), bool)
     mask[3:9, 5:12, 5:12] = True
     mask[3:9, 13:16, 5:12] = True  # a gap of one voxel: still the same
@@ -528,6 +528,7 @@ def test_what_hangs_together_with_the_prompt_is_kept():
     far[32, 32] = True
     assert propagation.connected(mask, far, 5).sum() == 6 * 25
     assert np.array_equal(propagation.connected(mask, far, 0), mask)  # nothing is on that slice
+    assert "slice 0: nothing was found where the prompt is" in capsys.readouterr().err
     nothing = np.zeros_like(mask)
     assert not propagation.connected(nothing, shown, 5).any()
 
