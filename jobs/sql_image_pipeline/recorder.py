@@ -44,8 +44,6 @@ ADDED = tuple(f"added_{name}" for name in SUMS)
 MOST = 256
 """Answers in one transaction."""
 TRIES = 8
-WAIT_SECONDS = 120.0
-"""For label and commit; a row waits for the model half as long at most."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,23 @@ class Asked:
 
 @dataclass(eq=False)
 class _Waiting:
-    """Pictures of one request; ``done`` is a lock, held until their answers are committed."""
+    """Pictures of one request; ``then`` is told once their answers are committed."""
 
     pictures: Sequence[Picture]
+    then: Callable[[list[Recorded], Exception | None], None]
     answers: Sequence[Answer] = ()
-    done: threading.Lock = field(default_factory=threading.Lock)
     ticket: Ticket | None = None
     rows: list[Recorded] = field(default_factory=list)
     error: Exception | None = None
 
     def release(self) -> None:
-        """Let the request go on, and the model wait for its client's next one."""
+        """Let the client go on, and the model wait for its next picture."""
         if self.ticket:
             self.ticket.held = False
-        self.done.release()
+        try:
+            self.then(self.rows, self.error)
+        except Exception:  # the others of the commit are told all the same
+            log.exception("what is committed was not told")
 
 
 class Recorder:
@@ -108,24 +109,21 @@ class Recorder:
         threading.Thread(target=self._work, daemon=True, name="recorder").start()
 
     def record(
-        self, pictures: Sequence[Picture], ask: Callable[[Callable[[Ticket], None]], None]
-    ) -> list[Recorded]:
-        """Return the committed row of each picture.
+        self,
+        pictures: Sequence[Picture],
+        ask: Callable[[Callable[[Ticket], None]], None],
+        then: Callable[[list[Recorded], Exception | None], None],
+    ) -> None:
+        """Call ``then`` with the committed row of each picture, or with the error.
 
         ``ask`` has them labelled and calls what it is given with the answers, in whatever thread:
-        those that are ready together go on together, without waking those who wait for them.
-        Raises what labelling raised, and NotReady where there is no database.
+        those that are ready together go on together. The error is what labelling raised, or
+        NotReady where there is no database.
         """
-        if not pictures:
-            return []
-        waiting = _Waiting(pictures)
-        waiting.done.acquire()
-        ask(partial(self._labelled, waiting))
-        if not waiting.done.acquire(timeout=WAIT_SECONDS):
-            raise NotReady("the database is slow; send this one again, nothing comes twice")
-        if waiting.error:
-            raise waiting.error
-        return waiting.rows
+        if pictures:
+            ask(partial(self._labelled, _Waiting(pictures, then)))
+        else:
+            then([], None)
 
     def _labelled(self, waiting: _Waiting, ticket: Ticket) -> None:
         """Queue what was labelled for the next commit; called in the scoring thread."""

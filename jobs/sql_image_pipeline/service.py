@@ -26,6 +26,7 @@ from pydantic import BaseModel, ValidationError
 
 from slipway import bodies
 from slipway.errors import InputInvalid, NotReady
+from slipway.later import Later
 from slipway.types import problems
 
 from . import database, review
@@ -45,6 +46,8 @@ POLICY = (
 DIGEST = re.compile(r"[0-9a-f]{64}")
 UPLOADS = "upload"
 """The collection of pictures that came over HTTP."""
+WAIT_SECONDS = 120.0
+"""For label and commit; a row waits for the model half as long at most."""
 Asks = TypeVar("Asks", bound=BaseModel)
 
 
@@ -102,15 +105,25 @@ def add_routes(routes: Blueprint, scorer: Service) -> None:
 
 def _upload_route(routes: Blueprint, store: Store) -> None:
     @routes.post("/images")
-    def upload() -> tuple[Response, int]:
+    def upload() -> Response:
         """Label pictures and keep them: answered once picture and prediction are committed."""
         asked = bodies.read(request, store.scorer.job.row)
         recorder = store.recorder()
         pictures = [_picture(row) for row in asked.rows]
-        found = recorder.record(pictures, partial(store.scorer.submit, asked.rows))
-        rows = [_told(row) for row in found]
-        status = 200 if all(row["known"] for row in rows) else 201
-        return jsonify(rows if asked.many else rows[0]), status
+        later = Later(WAIT_SECONDS, "the database is slow; send this again, nothing comes twice")
+        ask = partial(store.scorer.submit, asked.rows)
+        recorder.record(pictures, ask, partial(_answer, later, asked.many))
+        return later
+
+
+def _answer(later: Later, many: bool, found: list[Recorded], error: Exception | None) -> None:
+    """Tell the client; called by the thread that committed."""
+    if error:
+        later.fail(error)
+        return
+    rows = [vars(row) | {"created_at": row.created_at.isoformat()} for row in found]
+    status = 200 if all(row["known"] for row in rows) else 201
+    later.give(status, rows if many else rows[0])
 
 
 def _picture(row: Any) -> Picture:
@@ -118,10 +131,6 @@ def _picture(row: Any) -> Picture:
     kind, (height, width) = row.image.read.media_type, row.image.read.pixels.shape[:2]
     digest = hashlib.sha256(content).hexdigest()
     return Picture(digest, content, kind, width, height, None, UPLOADS, "new")
-
-
-def _told(row: Recorded) -> dict[str, Any]:
-    return vars(row) | {"created_at": row.created_at.isoformat()}
 
 
 def _question_route(routes: Blueprint, store: Store, question: type[Question]) -> None:

@@ -7,6 +7,7 @@ import threading
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -353,35 +354,57 @@ def test_what_is_no_picture_leaves_no_row(engine, client):
     assert rows_of(engine, "SELECT COUNT(*) FROM images") == [(0,)]
 
 
-def labelled(answer):
-    """Return what a recorder asks for labels: answers that are there at once."""
-    ticket = SimpleNamespace(error=None, answers=[answer])
-    return [answer.picture], lambda done: done(ticket)
+def record(recorder, pictures, ticket):
+    """Return the rows that a recorder tells of, where the labels are there at once."""
+    told = SimpleQueue()
+    recorder.record(pictures, lambda done: done(ticket), lambda *found: told.put(found))
+    rows, error = told.get(timeout=30)
+    if error:
+        raise error
+    return rows
 
 
-def test_a_recorder_tells_each_of_what_went_wrong_with_its_own(engine, digits, monkeypatch):
+def recorded(recorder, answer):
+    return record(recorder, [answer.picture], SimpleNamespace(error=None, answers=[answer]))
+
+
+def test_a_recorder_tells_each_of_what_went_wrong_with_its_own(engine, digits):
     recorder = Recorder(engine, 12345)  # no such model version
     with pytest.raises(DBAPIError):
-        recorder.record(*labelled(answer_of(digits[0])))
+        recorded(recorder, answer_of(digits[0]))
     failed = SimpleNamespace(error=NotReady("no model"))
     with pytest.raises(NotReady, match="no model"):
-        recorder.record([answer_of(digits[0]).picture], lambda done: done(failed))
-    monkeypatch.setattr("jobs.sql_image_pipeline.recorder.WAIT_SECONDS", 0.0)
-    with pytest.raises(NotReady, match="nothing comes twice"):
-        Recorder(engine, 12345).record(*labelled(answer_of(digits[1])))
-    assert Recorder(engine, 12345).record([], pytest.fail) == []
+        record(recorder, [answer_of(digits[0]).picture], failed)
+    assert record(recorder, [], None) == []
+
+
+def test_who_cannot_be_told_keeps_nobody_else_from_it(engine, digits, caplog):
+    recorder = Recorder(engine, registered(engine, "some model"))
+    first = new_of(digits[0])
+    ticket = SimpleNamespace(error=None, answers=[first])
+    recorder.record([first.picture], lambda done: done(ticket), lambda *_: 1 / 0)
+    (row,) = recorded(recorder, new_of(digits[1]))
+    assert (row.known, rows_of(engine, "SELECT COUNT(*) FROM images")) == (False, [(2,)])
+    assert "what is committed was not told" in caplog.text
+
+
+def test_an_upload_that_is_not_committed_in_time_is_503(client, digits, monkeypatch):
+    monkeypatch.setattr("jobs.sql_image_pipeline.service.WAIT_SECONDS", 0.0)
+    answer = upload(client, digits[0].content)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "nothing comes twice" in answer.json["error"]
 
 
 def test_new_pictures_of_known_labels_are_one_statement_on_postgresql(engine, kind, digits):
     recorder = Recorder(engine, registered(engine, "some model"))
-    recorder.record(*labelled(new_of(digits[0])))  # makes the label
+    recorded(recorder, new_of(digits[0]))  # makes the label
     asked = []
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
     for entry in digits[1:4]:
-        (row,) = recorder.record(*labelled(new_of(entry)))
+        (row,) = recorded(recorder, new_of(entry))
         assert not row.known
     assert bool(asked) == (kind != "postgres")  # the one statement goes to the driver itself
-    (again,) = recorder.record(*labelled(new_of(digits[3])))
+    (again,) = recorded(recorder, new_of(digits[3]))
     assert again == replace(row, known=True)
     assert rows_of(engine, "SELECT SUM(predictions) FROM daily_counts") == [(4,)]
     is_whole(engine)
@@ -390,7 +413,7 @@ def test_new_pictures_of_known_labels_are_one_statement_on_postgresql(engine, ki
 def test_a_recorder_finds_its_way_back_to_a_database_that_cut_it_off(engine, kind, digits):
     recorder = Recorder(engine, registered(engine, "some model"))
     for entry in digits[:2]:
-        recorder.record(*labelled(new_of(entry)))
+        recorded(recorder, new_of(entry))
     if kind == "postgres":
         with engine.begin() as connection:
             connection.exec_driver_sql(
@@ -398,7 +421,7 @@ def test_a_recorder_finds_its_way_back_to_a_database_that_cut_it_off(engine, kin
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
     for entry in digits[2:4]:
-        (row,) = recorder.record(*labelled(new_of(entry)))
+        (row,) = recorded(recorder, new_of(entry))
         assert not row.known
     assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(4,)]
     is_whole(engine)

@@ -5,6 +5,10 @@ caught at the two edges only, the command line and HTTP; anything else that reac
 our fault and exits with 1.
 """
 
+import logging
+
+log = logging.getLogger("slipway.errors")
+
 
 class SlipwayError(Exception):
     """An expected failure, shown to the user without a traceback."""
@@ -64,3 +68,13 @@ class NotReady(Retryable):
 
 class Busy(Retryable):
     """More rows wait than the scorer takes; over HTTP a 429 with Retry-After."""
+
+
+def refusal(error: Exception) -> tuple[int, dict[str, str], str]:
+    """Return HTTP status, headers and message of an error; one that no one foresaw is logged."""
+    if isinstance(error, InputInvalid):
+        return 422, {}, str(error)
+    if isinstance(error, Busy | NotReady):
+        return 429 if isinstance(error, Busy) else 503, {"Retry-After": "1"}, str(error)
+    log.error("score failed", exc_info=error)
+    return 500, {}, "the scorer failed; its log has the reason"

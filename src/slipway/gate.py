@@ -27,9 +27,9 @@ from pydantic import ValidationError
 
 from slipway.batching import CLIENT, Client, Ticket
 from slipway.bodies import JSON, row_of, rows_of_json, wrong_json
-from slipway.errors import Busy
+from slipway.errors import Busy, refusal
+from slipway.later import TAKES, Later
 from slipway.machine import stay_on
-from slipway.scorer import refusal
 from slipway.telemetry import Request, request_id
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Exchange(Client):
         self.reading = True
         self.watcher: asyncio.Task[None] | None = None
         self.finished: asyncio.Future[None] = task.get_loop().create_future()
+        self.later: Later | None = None
 
 
 class Exits:
@@ -100,7 +101,10 @@ class Exits:
 
 
 class Lane:
-    """Threads that answer requests through Flask, and the requests that wait for them."""
+    """Threads that answer requests through Flask, and the requests that wait for them.
+
+    A request that is answered later needs no thread until then, and counts as one that waits.
+    """
 
     def __init__(
         self,
@@ -108,8 +112,9 @@ class Lane:
         threads: int,
         work: Callable[[Exchange], None],
         failed: Callable[[Exchange, Exception], None],
+        answer: Callable[[Exchange, int, dict[str, str], bytes], None],
     ) -> None:
-        self.work, self.failed = work, failed
+        self.work, self.failed, self.answer = work, failed, answer
         self.free = threading.Semaphore(threads + QUEUED)
         self.queue: SimpleQueue[Exchange] = SimpleQueue()
         for number in range(threads):
@@ -128,9 +133,16 @@ class Lane:
             try:
                 self.work(exchange)
             except Exception as error:
+                exchange.later = None
                 self.failed(exchange, error)
-            finally:
+            if exchange.later:
+                exchange.later.then(partial(self._send, exchange))
+            else:
                 self.free.release()
+
+    def _send(self, exchange: Exchange, *answer: Any) -> None:
+        self.free.release()
+        self.answer(exchange, *answer)
 
 
 class Gate:
@@ -155,8 +167,8 @@ class Gate:
         """Start the lanes; granian calls this in the worker."""
         self.exits = Exits(loop)
         self.service.batcher.soon = lambda turn: self.exits.soon(partial(_outside, turn))
-        self.reading = Lane("get", READERS, self._through_flask, self._failed)
-        self.writing = Lane("post", self.threads, self._through_flask, self._failed)
+        ways = self._through_flask, self._failed, self._answer_json
+        self.reading, self.writing = Lane("get", READERS, *ways), Lane("post", self.threads, *ways)
         self.sweeper = loop.create_task(self._sweep())
         self.service.batcher.begin()
         if self.core is not None:  # last: a thread begins where the one is that starts it
@@ -259,9 +271,11 @@ class Gate:
         headers = exchange.scope.headers
         given = headers.get("x-request-id")
         path = exchange.scope.path
+        known = path if path in self.routes else "unknown"
+        route = exchange.later.route if exchange.later else known
         request = Request(
-            request_id(given), exchange.scope.method, path if path in self.routes else "unknown",
-            status, exchange.began, headers.get("traceparent"), exchange.tickets,
+            request_id(given), exchange.scope.method, route, status, exchange.began,
+            headers.get("traceparent"), exchange.tickets,
         )  # fmt: skip
         self.service.telemetry.answered(request)
         return request.id
@@ -345,6 +359,9 @@ class Gate:
             found = self.app(environ(exchange), start_response)  # type: ignore[arg-type]
         finally:
             CLIENT.reset(token)
+        if exchange.later:
+            _close(found)
+            return
         status, headers = started
         if any(name.lower() == "content-length" for name, _ in headers):
             self._answer(exchange, status, headers, b"".join(found))
@@ -382,6 +399,8 @@ class Gate:
                 age = now - exchange.began
                 if exchange.reading and age > self.timeout:
                     exchange.task.cancel()
+                elif exchange.later and age > exchange.later.within:
+                    exchange.later.late()
                 elif not exchange.reading and not exchange.watcher and age > SWEEP:
                     exchange.watcher = asyncio.create_task(_watch(exchange))
 
@@ -436,6 +455,7 @@ def environ(exchange: Exchange) -> dict[str, Any]:
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
+        TAKES: partial(setattr, exchange, "later"),
     }
     for name in scope.headers.keys():  # noqa: SIM118 - granian's headers are no mapping
         key = name.upper().replace("-", "_")

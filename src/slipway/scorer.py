@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from werkzeug.exceptions import HTTPException
 
 from slipway import bodies, platforms, runs, store, telemetry
 from slipway.batching import CLIENT, Batcher, Limits, Ticket
-from slipway.errors import Busy, InputInvalid, NotReady, SlipwayError
+from slipway.errors import InputInvalid, NotReady, SlipwayError, refusal
+from slipway.later import Later
 from slipway.ledger import LongWork
 from slipway.openapi import openapi, own_paths
 from slipway.report import PAGES, headline
@@ -140,8 +142,8 @@ class Service:
     def submit(self, rows: list[Any], done: Callable[[Ticket], None]) -> None:
         """Queue rows; ``done`` gets their answers or their error in the thread that scored them.
 
-        For a route that goes on with what it gets in a thread of its own: ``done`` may be called
-        on the event loop, so it must be short. Raises NotReady, Busy.
+        For a route that goes on with what it gets in a thread of its own, and answers `Later`:
+        ``done`` may be called on the event loop, so it must be short. Raises NotReady, Busy.
         """
         if self.state != "ready":
             raise NotReady(f"the model is not ready: {self.state}")
@@ -205,7 +207,7 @@ def create_app(
         _own_routes(app, service, job.router)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _failed)
-    app.after_request(lambda answer: _counted(service, answer))
+    app.after_request(partial(_counted, service))
     if background:
         loading = threading.Thread(target=service.warm, args=(loaded,), daemon=True, name="loading")
         loading.start()
@@ -293,16 +295,6 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     return answer, code
 
 
-def refusal(error: Exception) -> tuple[int, dict[str, str], str]:
-    """Return status, headers and message of an error; one that no one foresaw goes to the log."""
-    if isinstance(error, InputInvalid):
-        return 422, {}, str(error)
-    if isinstance(error, Busy | NotReady):
-        return 429 if isinstance(error, Busy) else 503, {"Retry-After": "1"}, str(error)
-    log.error("score failed", exc_info=error)
-    return 500, {}, "the scorer failed; its log has the reason"
-
-
 def _failed(error: Exception) -> tuple[Response, int]:
     """Answer without the traceback."""
     status, headers, message = refusal(error)
@@ -316,6 +308,9 @@ def _clocked() -> None:
 
 
 def _counted(service: Service, answer: Response) -> Response:
+    if isinstance(answer, Later):
+        answer.counted = partial(_counted, service)
+        return answer
     client = CLIENT.get()
     told = telemetry.Request(
         id=telemetry.request_id(request.headers.get("X-Request-Id")),

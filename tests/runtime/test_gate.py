@@ -4,11 +4,14 @@ import asyncio
 import json
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from slipway import batching, gate
 from slipway.batching import Limits
+from slipway.errors import Busy, InputInvalid
+from slipway.later import Later
 from slipway.scorer import create_app
 
 PATIENCE = 20
@@ -74,11 +77,21 @@ def make(toy, finished_run):
             assert app.released.wait(PATIENCE)
             return "waited"
 
+        @app.post("/later/<name>")
+        def later(name):
+            app.laters[name] = found = Later(app.within, "nobody knows yet")
+            if name == "at-once":
+                found.give(201, ["done"])
+            if name == "wrong":
+                raise InputInvalid("on second thoughts")
+            return found
+
         @app.get("/stream")
         def stream():
             return (part for part in (b"one", b"two"))
 
         app.released = threading.Event()
+        app.laters, app.within = {}, PATIENCE
         return gate.Gate(app, threads=1)
 
     return make
@@ -356,3 +369,116 @@ def test_the_answers_of_both_ways_are_counted_by_route(make) -> None:
 
     for route, status in (("/score", 200), ("/score", 400), ("unknown", 404), ("/score", 413)):
         assert f'slipway_requests_total{{route="{route}",status="{status}"}} 1.0' in text
+
+
+def later(name, **more):
+    return "POST", f"/later/{name}", {"content-length": "0"} | more, []
+
+
+def heads(proto):
+    """Return status, body and some headers of the one answer."""
+    ((status, headers, body),) = proto.answers
+    return status, json.loads(body), headers.get("retry-after"), headers["x-request-id"]
+
+
+def when(seen):
+    """Wait until something is seen; in a thread, for the loop goes on meanwhile."""
+    end = time.monotonic() + PATIENCE
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_answers_that_are_given_later_hold_no_thread(make) -> None:
+    site = make()  # one thread
+    laters = site.app.laters
+
+    def give():
+        when(lambda: len(laters) == 3)
+        laters["b"].give(201, {"b": 1})
+        laters["a"].give(200, ["a"])
+        laters["a"].give(200, ["a second one does not count"])
+        laters["c"].fail(Busy("not now"))
+
+    thread = threading.Thread(target=give)
+    thread.start()
+    a, b, c = exchange(site, later("a", **{"x-request-id": "mine-3"}), later("b"), later("c"))
+    thread.join()
+
+    assert (200, ["a"], None, "mine-3") == heads(a)
+    assert (201, {"b": 1}, None) == heads(b)[:3]
+    assert (429, {"error": "not now"}, "1") == heads(c)[:3]
+    counted = site.service.metrics.text().decode()
+    assert 'slipway_requests_total{route="/later/<name>",status="201"} 1.0' in counted
+    assert "unknown" not in counted
+    assert not site.open
+
+
+def test_an_answer_may_be_there_before_the_view_returns_or_the_view_may_fail(make) -> None:
+    site = make()
+    once, wrong = exchange(site, later("at-once"), later("wrong"))
+    site.app.laters["wrong"].give(200, "too late")
+
+    assert (201, ["done"]) == heads(once)[:2]
+    assert (422, {"error": "on second thoughts"}) == heads(wrong)[:2]
+
+
+def test_who_is_not_answered_in_time_is_told_so(make, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "SWEEP", 0.005)
+    site = make()
+    site.app.within = 0.01
+    (proto,) = exchange(site, later("never"))
+    site.app.laters["never"].give(200, "too late")
+
+    assert (503, {"error": "nobody knows yet"}, "1") == heads(proto)[:3]
+
+
+def test_as_many_wait_for_a_later_answer_as_for_a_thread(make, monkeypatch) -> None:
+    monkeypatch.setattr(gate, "QUEUED", 1)
+    site = make()
+
+    async def crowd():
+        site.__rsgi_init__(asyncio.get_running_loop())
+        protos = [Proto([]) for _ in range(4)]
+        tasks = []
+        for name, proto in zip("abc", protos, strict=False):
+            head = Scope(*later(name)[:3])
+            tasks.append(asyncio.ensure_future(site.__rsgi__(head, proto)))
+            seen = partial(site.app.laters.__contains__, name) if name != "c" else tasks[-1].done
+            await asyncio.to_thread(when, seen)
+        site.app.laters["a"].give(200, "a")
+        await asyncio.wait_for(tasks[0], PATIENCE)
+        tasks.append(asyncio.ensure_future(site.__rsgi__(Scope(*later("d")[:3]), protos[3])))
+        await asyncio.to_thread(when, lambda: "d" in site.app.laters)
+        for name in "bd":
+            site.app.laters[name].give(200, name)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
+        return protos
+
+    a, b, c, d = asyncio.run(crowd())
+
+    assert ["a", "b", "d"] == [heads(proto)[1] for proto in (a, b, d)]
+    assert (429, "1") == (heads(c)[0], heads(c)[2])
+
+
+def test_without_the_gate_the_view_waits_for_a_later_answer(make) -> None:
+    site = make()
+    site.app.within = 0.01
+    client = site.app.test_client()
+    slow, once = client.post("/later/never"), client.post("/later/at-once")
+
+    assert (503, "nobody knows yet") == (slow.status_code, slow.json["error"])
+    assert ("1", 201, ["done"]) == (slow.headers["Retry-After"], once.status_code, once.json)
+    assert once.headers["X-Request-Id"]
+    counted = site.service.metrics.text().decode()
+    assert 'slipway_requests_total{route="/later/<name>",status="503"} 1.0' in counted
+
+
+def test_an_answer_that_cannot_be_sent_does_no_harm_to_who_gives_it(make, caplog) -> None:
+    site = make()
+    with site.app.test_request_context("/score", method="POST"):
+        one = Later(PATIENCE, "")
+    one.then(lambda *_: 1 / 0)
+    one.give(200, "x")
+
+    assert "an answer was not delivered" in caplog.text
