@@ -142,7 +142,10 @@ class Lane:
 
     def _send(self, exchange: Exchange, *answer: Any) -> None:
         self.free.release()
-        self.answer(exchange, *answer)
+        try:
+            self.answer(exchange, *answer)
+        finally:
+            exchange.later = None  # they know each other, and neither is to wait for the collector
 
 
 class Gate:
@@ -399,8 +402,8 @@ class Gate:
                 age = now - exchange.began
                 if exchange.reading and age > self.timeout:
                     exchange.task.cancel()
-                elif exchange.later and age > exchange.later.within:
-                    exchange.later.late()
+                elif (later := exchange.later) and age > later.within:
+                    later.late()
                 elif not exchange.reading and not exchange.watcher and age > SWEEP:
                     exchange.watcher = asyncio.create_task(_watch(exchange))
 
