@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import re
 import sys
 import time
@@ -140,9 +141,15 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+IDS = random.Random()
+"""Where new request ids come from. They are no secrets, and the system's source lets go of Python's
+lock each time: one of those who answer at the same time would wait for all others."""
+os.register_at_fork(after_in_child=IDS.seed)
+
+
 def request_id(given: str | None) -> str:
     """Return the id that a client gave its request, or a new one."""
-    return given if given and REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+    return given if given and REQUEST_ID.fullmatch(given) else f"{IDS.getrandbits(64):016x}"
 
 
 @dataclass
