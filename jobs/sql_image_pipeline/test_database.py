@@ -130,6 +130,33 @@ def test_two_processes_may_migrate_at_the_same_time(out, kind):
     assert failed == []
 
 
+def test_a_new_sqlite_file_may_be_opened_by_several_at_once(tmp_path, monkeypatch):
+    monkeypatch.delenv(database.VARIABLE, raising=False)
+    failed = []
+
+    def run(place, together):
+        engine = database.opened(place)
+        together.wait()
+        try:
+            with database.writing(engine) as connection:
+                connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS seen (it INTEGER)")
+        except Exception as error:
+            failed.append(error)
+        engine.dispose()
+
+    for turn in range(100):
+        (tmp_path / str(turn)).mkdir()
+        together = threading.Barrier(4)
+        threads = [
+            threading.Thread(target=run, args=(tmp_path / str(turn), together)) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
