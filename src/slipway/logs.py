@@ -39,4 +39,5 @@ def configure_logging() -> None:
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # its advice is for who draws
     logging.captureWarnings(True)
