@@ -5,6 +5,7 @@ import hashlib
 import json
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
@@ -106,55 +107,42 @@ def test_an_empty_database_goes_all_the_way_down_and_up(engine):
         database.upgrade(engine, "9999")
 
 
+def at_once(call, given):
+    """Return what a call returns of each, in threads at the same time; raise what one raised."""
+    together = threading.Barrier(len(given))
+
+    def run(one):
+        together.wait()
+        return call(one)
+
+    with ThreadPoolExecutor(len(given)) as pool:
+        return list(pool.map(run, given))
+
+
 def test_two_processes_may_migrate_at_the_same_time(out, kind):
     if kind != "sqlite":
         first = database.opened(out)
         dropped(first)
         first.dispose()
-    engines = [database.opened(out) for _ in range(3)]
-    failed = []
 
-    def run(engine):
-        try:
-            database.upgrade(engine)
-        except Exception as error:
-            failed.append(error)
+    def run(_):
+        with database.using(out) as engine:
+            return database.upgrade(engine)
 
-    threads = [threading.Thread(target=run, args=(engine,)) for engine in engines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for engine in engines:
-        engine.dispose()
-    assert failed == []
+    assert len(set(at_once(run, range(3)))) == 1
 
 
 def test_a_new_sqlite_file_may_be_opened_by_several_at_once(tmp_path, monkeypatch):
     monkeypatch.delenv(database.VARIABLE, raising=False)
-    failed = []
 
-    def run(place, together):
-        engine = database.opened(place)
-        together.wait()
-        try:
-            with database.writing(engine) as connection:
-                connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS seen (it INTEGER)")
-        except Exception as error:
-            failed.append(error)
-        engine.dispose()
+    def run(place):
+        with database.using(place) as engine, database.writing(engine) as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS seen (it INTEGER)")
 
     for turn in range(100):
-        (tmp_path / str(turn)).mkdir()
-        together = threading.Barrier(4)
-        threads = [
-            threading.Thread(target=run, args=(tmp_path / str(turn), together)) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert failed == []
+        place = tmp_path / str(turn)
+        place.mkdir()
+        at_once(run, [place] * 4)
 
 
 @pytest.mark.parametrize(
@@ -258,24 +246,11 @@ def test_an_interrupted_ingest_goes_on(engine, digits):
 
 
 def test_two_ingests_at_once_write_each_picture_once(out, engine, digits):
-    engines = [database.opened(out) for _ in range(3)]
-    added, failed = [], []
+    def run(_):
+        with database.using(out) as one:
+            return ingest(one, "some", digits, 20).added
 
-    def run(one):
-        try:
-            added.append(ingest(one, "some", digits, 20).added)
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in engines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one in engines:
-        one.dispose()
-    assert failed == []
-    assert sum(added) == 100
+    assert sum(at_once(run, range(3))) == 100
     assert rows_of(engine, "SELECT COUNT(*) FROM images") == [(100,)]
     is_whole(engine)
 
@@ -311,48 +286,30 @@ def test_an_upload_is_answered_with_its_committed_row(engine, client, digits):
 
 
 def test_many_clients_at_once_lose_and_repeat_nothing(engine, app, digits):
-    found, failed = [], []
-
     def send(offset):
         client = app.test_client()
-        for number in range(12):  # each picture is sent by three clients
-            answer = upload(client, digits[(offset // 3 * 12 + number) % 48].content)
-            (found if answer.status_code in (200, 201) else failed).append(told(answer))
+        # each picture is sent by three clients
+        sent = [digits[(offset // 3 * 12 + number) % 48].content for number in range(12)]
+        return [upload(client, content) for content in sent]
 
-    threads = [threading.Thread(target=send, args=(offset,)) for offset in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
-    assert len(found) == 144
+    answers = [answer for some in at_once(send, range(12)) for answer in some]
+    assert {answer.status_code for answer in answers} <= {200, 201}
     rows = rows_of(engine, "SELECT id FROM predictions")
-    assert len(rows) == 48
-    assert {row["id"] for row in found} == {number for (number,) in rows}
+    assert (len(answers), len(rows)) == (144, 48)
+    assert {told(answer)["id"] for answer in answers} == {number for (number,) in rows}
     is_whole(engine)
 
 
 def test_recorders_of_several_processes_do_not_count_twice(out, engine, digits):
     version = registered(engine, "some model")
     answers = [answer_of(entry, str(number % 10)) for number, entry in enumerate(digits[:40])]
-    engines = [database.opened(out) for _ in range(3)]
-    failed = []
 
-    def record(one):
-        try:
+    def record(_):
+        with database.using(out) as one:
             for start in range(0, 40, 8):
                 write(one, version, answers[start : start + 8])
-        except Exception as error:
-            failed.append(error)
 
-    threads = [threading.Thread(target=record, args=(one,)) for one in engines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one in engines:
-        one.dispose()
-    assert failed == []
+    at_once(record, range(3))
     assert rows_of(engine, "SELECT COUNT(*) FROM predictions") == [(40,)]
     assert rows_of(engine, "SELECT SUM(predictions) FROM daily_counts") == [(40,)]
     is_whole(engine)

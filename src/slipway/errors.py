@@ -5,6 +5,7 @@ caught at the two edges only, the command line and HTTP; anything else that reac
 our fault and exits with 1.
 """
 
+import json
 import logging
 
 log = logging.getLogger("slipway.errors")
@@ -70,11 +71,15 @@ class Busy(Retryable):
     """More rows wait than the scorer takes; over HTTP a 429 with Retry-After."""
 
 
-def refusal(error: Exception) -> tuple[int, dict[str, str], str]:
-    """Return HTTP status, headers and message of an error; one that no one foresaw is logged."""
+def refusal(error: Exception) -> tuple[int, dict[str, str], bytes]:
+    """Return HTTP status, headers and JSON body of an error; one that no one foresaw is logged."""
     if isinstance(error, InputInvalid):
-        return 422, {}, str(error)
+        return 422, {}, _told(error)
     if isinstance(error, Busy | NotReady):
-        return 429 if isinstance(error, Busy) else 503, {"Retry-After": "1"}, str(error)
+        return 429 if isinstance(error, Busy) else 503, {"Retry-After": "1"}, _told(error)
     log.error("score failed", exc_info=error)
-    return 500, {}, "the scorer failed; its log has the reason"
+    return 500, {}, _told("the scorer failed; its log has the reason")
+
+
+def _told(message: object) -> bytes:
+    return json.dumps({"error": str(message)}).encode()

@@ -324,9 +324,8 @@ class Gate:
 
     def _failed(self, exchange: Exchange, error: Exception) -> None:
         """Answer with what a request raised; what no one foresaw is told by the log alone."""
-        status, headers, message = refusal(error)
         try:
-            self._answer_json(exchange, status, headers, json.dumps({"error": message}).encode())
+            self._answer_json(exchange, *refusal(error))
         except Exception:
             log.exception("a request was not answered")
 

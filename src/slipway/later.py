@@ -39,7 +39,6 @@ class Later(Response):
         super().__init__(mimetype=JSON)
         self.within, self.reason = within, reason
         self.route = request.url_rule.rule if request.url_rule else "unknown"
-        self.counted: Callable[[Response], Response] = lambda answer: answer
         self._lock = threading.Lock()
         self._found: tuple[int, dict[str, str], bytes] | None = None
         self._send: Send | None = None
@@ -50,8 +49,7 @@ class Later(Response):
 
     def fail(self, error: Exception) -> None:
         """Answer with the status and the message that a view would have that raised this."""
-        status, headers, message = refusal(error)
-        self._settle(status, headers, json.dumps({"error": message}).encode())
+        self._settle(*refusal(error))
 
     def late(self) -> None:
         """Say that there is no answer in time."""
@@ -75,15 +73,17 @@ class Later(Response):
             except Exception:  # who gives it has other answers to give
                 log.exception("an answer was not delivered")
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Leave the thread where the server can do without it, or wait in it."""
-        if takes := environ.get(TAKES):
-            takes(self)
-            return []
+    def waited(self) -> Response:
+        """Return the answer itself, for a server that cannot do without the thread."""
         known = threading.Event()
         self.then(lambda *_: known.set())
         if not known.wait(self.within):
             self.late()
         assert self._found
         status, headers, body = self._found
-        return self.counted(Response(body, status, headers, JSON))(environ, start_response)
+        return Response(body, status, headers, JSON)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Go over to the server, which sends the answer itself."""
+        environ[TAKES](self)
+        return []

@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException
 from slipway import bodies, platforms, runs, store, telemetry
 from slipway.batching import CLIENT, Batcher, Limits, Ticket
 from slipway.errors import InputInvalid, NotReady, SlipwayError, refusal
-from slipway.later import Later
+from slipway.later import TAKES, Later
 from slipway.ledger import LongWork
 from slipway.openapi import openapi, own_paths
 from slipway.report import PAGES, headline
@@ -295,12 +295,10 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     return answer, code
 
 
-def _failed(error: Exception) -> tuple[Response, int]:
+def _failed(error: Exception) -> Response:
     """Answer without the traceback."""
-    status, headers, message = refusal(error)
-    answer, code = _refused(status, message)
-    answer.headers.update(headers)
-    return answer, code
+    status, headers, body = refusal(error)
+    return Response(body, status, headers, mimetype=bodies.JSON)
 
 
 def _clocked() -> None:
@@ -309,8 +307,9 @@ def _clocked() -> None:
 
 def _counted(service: Service, answer: Response) -> Response:
     if isinstance(answer, Later):
-        answer.counted = partial(_counted, service)
-        return answer
+        if TAKES in request.environ:
+            return answer  # the server counts it
+        answer = answer.waited()
     client = CLIENT.get()
     told = telemetry.Request(
         id=telemetry.request_id(request.headers.get("X-Request-Id")),
