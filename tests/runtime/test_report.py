@@ -102,5 +102,19 @@ def test_the_report_is_one_file_without_outside_references(spec, toy) -> None:
     assert not report.pyplot().get_fignums()
 
 
+@pytest.mark.parametrize(("dirty", "told"), [(True, " with changes"), (False, "")])
+def test_report_and_card_tell_of_changes_that_no_commit_has(
+    spec, toy, monkeypatch, dirty, told
+) -> None:
+    monkeypatch.setattr("slipway.run.built", lambda _: {"commit": "c0ffee" * 6, "dirty": dirty})
+    run = Run(spec, toy.out, "evaluate", Options(data="sample"))
+    run.start()
+    run.log(average_precision=0.95)
+    run.finish()
+
+    assert f"commit c0ffeec0ff{told}</span>" in report.render(spec, toy.out).read_text("utf-8")
+    assert f"commit {'c0ffee' * 6}{told}." in report.card_text(spec, toy.out)
+
+
 def test_a_report_without_any_run_is_still_a_page(spec, toy) -> None:
     assert "data tier: <b>none</b>" in report.render(spec, toy.out).read_text("utf-8")
